@@ -1,0 +1,88 @@
+"""LLM work on Celery: an application enqueues, workers call models, Redis remembers the answers.
+
+What is listed here is the public face. It is loaded when it is first used, so that importing the package is quick,
+and nothing of a worker's (LiteLLM takes seconds) is ever loaded in an application.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kagura_tasks import errors
+    from kagura_tasks.agents import Agent, agent
+    from kagura_tasks.cache.backend import CacheEntry
+    from kagura_tasks.cache.llm_cache import LLMCache, RedisCache
+    from kagura_tasks.client import LLMClient
+    from kagura_tasks.errors import KaguraTasksError
+    from kagura_tasks.functions import LLMConfig, call_llm, get_llm_cache, set_llm_cache
+    from kagura_tasks.results import LLMResult
+    from kagura_tasks.schemas import Completion, CompletionRequest, Message, Priority, Usage
+    from kagura_tasks.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # calls
+    "LLMClient",
+    "LLMResult",
+    "Completion",
+    "Usage",
+    "CompletionRequest",
+    "Message",
+    "Priority",
+    # agents
+    "Agent",
+    "agent",
+    # plain functions
+    "LLMConfig",
+    "call_llm",
+    "get_llm_cache",
+    "set_llm_cache",
+    # cache
+    "CacheEntry",
+    "LLMCache",
+    "RedisCache",
+    # the rest
+    "KaguraTasksError",
+    "Settings",
+    "errors",
+]
+
+_HOMES = {
+    "Agent": "agents",
+    "CacheEntry": "cache.backend",
+    "Completion": "schemas",
+    "CompletionRequest": "schemas",
+    "KaguraTasksError": "errors",
+    "LLMCache": "cache.llm_cache",
+    "LLMClient": "client",
+    "LLMConfig": "functions",
+    "LLMResult": "results",
+    "Message": "schemas",
+    "Priority": "schemas",
+    "RedisCache": "cache.llm_cache",
+    "Settings": "settings",
+    "Usage": "schemas",
+    "agent": "agents",
+    "call_llm": "functions",
+    "get_llm_cache": "functions",
+    "set_llm_cache": "functions",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module where it lives (PEP 562)."""
+    if name == "errors":
+        return import_module("kagura_tasks.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted({*globals(), *__all__})

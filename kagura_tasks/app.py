@@ -1,0 +1,81 @@
+"""The Celery application, as both sides configure it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from celery import Celery
+
+from kagura_tasks.connections import celery_url
+from kagura_tasks.queues import LLM, PRIORITY_STEPS, all_queues
+from kagura_tasks.settings import RedisUrl, Settings
+
+#: What events, Flower and logs show in place of a task's arguments.
+REDACTED: Final = "<redacted>"
+
+#: A message is handed out again once this has passed, so a call that outlives it would run, and cost, twice:
+#: longer than the longest call with all its retries. Shorter is possible only where deliveries are kept alive.
+_VISIBILITY_TIMEOUT_S: Final = 3600
+
+_RESULT_BACKEND: Final = "kagura_tasks.result_backend:ResultBackend"
+
+
+def create_app(settings: Settings) -> Celery:
+    """A Celery app on these settings' Redis, with no task registered: `worker.install` adds them.
+
+    JSON only; tasks are acknowledged after their answer is stored; events are on, for Flower.
+    """
+    app = Celery("kagura_tasks", set_as_current=False)
+    transport_options: dict[str, object] = {
+        "visibility_timeout": _VISIBILITY_TIMEOUT_S,
+        "priority_steps": PRIORITY_STEPS,
+        "queue_order_strategy": "priority",
+        "socket_connect_timeout": settings.redis_timeout_s,
+        "health_check_interval": 25,
+        "client_name": "kagura-tasks",
+    }
+    if _is_network(settings.broker):
+        transport_options["socket_keepalive"] = True
+    app.conf.update(
+        broker_url=celery_url(settings.broker),
+        broker_transport_options=transport_options,
+        broker_connection_timeout=settings.redis_timeout_s,
+        broker_connection_retry_on_startup=True,
+        result_backend=_result_backend_url(settings.results),
+        result_backend_always_retry=True,
+        result_backend_max_retries=60,
+        result_expires=settings.result_ttl_s,
+        redis_socket_connect_timeout=settings.redis_timeout_s,
+        redis_socket_timeout=15.0,
+        redis_socket_keepalive=_is_network(settings.results),
+        redis_backend_health_check_interval=25,
+        redis_client_name="kagura-tasks",
+        task_serializer="json",
+        result_serializer="json",
+        event_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_queues=all_queues(),
+        task_default_queue=LLM,
+        task_default_priority=3,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        # A caller learns within seconds that the broker is away; what it could not send, it still holds.
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_step": 0, "interval_max": 0.1},
+        task_send_sent_event=True,
+        worker_send_task_events=True,
+        worker_prefetch_multiplier=1,
+        worker_concurrency=settings.concurrency,
+        worker_hijack_root_logger=False,
+        enable_utc=True,
+    )
+    return app
+
+
+def _is_network(url: RedisUrl) -> bool:
+    """A socket of this machine knows no keepalive, and redis-py refuses to be asked for it."""
+    return not url.startswith("unix:")
+
+
+def _result_backend_url(url: RedisUrl) -> str:
+    return f"{_RESULT_BACKEND}+{celery_url(url).removeprefix('redis+')}"

@@ -1,0 +1,31 @@
+-- Functions that the cache's scripts share. A script is this file and one other, joined.
+
+-- Add one to a counter and keep the counters alive for `ttl_s` more.
+local function count(stats, name, ttl_s)
+  redis.call('HINCRBY', stats, name, 1)
+  redis.call('EXPIRE', stats, ttl_s)
+end
+
+-- The entry's value, and what it says. Bytes that are no entry of ours are dropped, counted, and as good as absent.
+local function read_entry(key, stats, ttl_s)
+  local value = redis.call('GET', key)
+  if not value then return nil end
+  local ok, entry = pcall(cjson.decode, value)
+  if ok and type(entry) == 'table' and entry.response ~= nil then return value, entry end
+  redis.call('DEL', key)
+  count(stats, 'corrupt', ttl_s)
+  return nil
+end
+
+-- Add what a remembered answer once cost to what was saved. What is no completion adds nothing.
+local function count_saved(stats, entry)
+  local response = entry.kind == 'completion' and entry.response
+  local usage = type(response) == 'table' and response.usage
+  if type(usage) ~= 'table' then return end
+  if type(usage.total_tokens) == 'number' then
+    redis.call('HINCRBY', stats, 'tokens_saved', string.format('%d', usage.total_tokens))
+  end
+  if type(usage.cost_usd) == 'number' then
+    redis.call('HINCRBYFLOAT', stats, 'usd_saved', string.format('%.12f', usage.cost_usd))
+  end
+end

@@ -1,0 +1,179 @@
+"""The application's door: enqueue, wait, cancel. A remembered answer needs no worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Protocol, cast
+
+from celery import Celery
+from celery.utils.imports import symbol_by_name
+from kombu.utils.uuid import uuid
+
+from kagura_tasks.cache.llm_cache import LLMCache
+from kagura_tasks.requests import Prompt, build_request
+from kagura_tasks.results import LLMResult, Remembered, RememberedHere
+from kagura_tasks.schemas import Completion, CompletionRequest, Priority
+from kagura_tasks.settings import Settings, load_settings
+
+#: Who makes the calls, by the setting `execution`. Named, not imported: what makes them in this process stands
+#: above both wings, and brings LiteLLM along.
+_EXECUTORS: Final = {
+    "queue": "kagura_tasks.queued:QueueExecutor",
+    "inline": "kagura_tasks.inline:InlineExecutor",
+}
+
+
+class Executor(Protocol):
+    """Whoever makes the calls that the cache cannot answer, and keeps their answers."""
+
+    cache: LLMCache
+
+    def __init__(self, settings: Settings, app: Celery | None = None) -> None:
+        """Take the settings, and the caller's own Celery app where there is one."""
+        ...
+
+    def submit(self, request: CompletionRequest) -> LLMResult:
+        """Start the call."""
+        ...
+
+    async def asubmit(self, request: CompletionRequest) -> LLMResult:
+        """The same, without blocking the event loop."""
+        ...
+
+    def result(self, task_id: str) -> LLMResult:
+        """The handle of a call that was started before."""
+        ...
+
+
+class LLMClient:
+    """Enqueues prompts and waits for their answers. Safe to share between threads and event loops.
+
+    A call with the prefix `a` is the same for `async` code.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        redis_url: str | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+        execution: str | None = None,
+        cache: LLMCache | None = None,
+        app: Celery | None = None,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: Default: the environment's (`KAGURA_TASKS_...`).
+            redis_url: In place of `KAGURA_TASKS_REDIS_URL`.
+            model: In place of `KAGURA_TASKS_DEFAULT_MODEL`.
+            tenant: In place of `KAGURA_TASKS_TENANT`.
+            execution: "queue" (workers) or "inline" (this process), in place of `KAGURA_TASKS_EXECUTION`.
+            cache: A cache of one's own, asked first and told every answer; default: the one that workers keep.
+            app: A Celery app of one's own, whose broker and result backend are used; its workers have
+                `kagura_tasks.worker.install(app)`. Default: one made from the settings.
+
+        Raises:
+            ConfigurationError: A setting is wrong.
+        """
+        given = {"redis_url": redis_url, "default_model": model, "tenant": tenant, "execution": execution}
+        self.settings = _override(settings or load_settings(), given)
+        open_executor = cast("type[Executor]", symbol_by_name(_EXECUTORS[self.settings.execution]))
+        self._executor = open_executor(self.settings, app)
+        self._own_cache = cache
+        self.cache = cache or self._executor.cache
+
+    def request(
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        use_cache: bool = True,
+        cache_ttl: int | None = None,
+        tags: Iterable[str] = (),
+        tenant: str | None = None,
+        priority: Priority | str | int = Priority.NORMAL,
+        timeout_s: float | None = None,
+        **params: object,
+    ) -> CompletionRequest:
+        """What `submit` would send for these arguments; sends nothing.
+
+        Args:
+            prompt: A text, or chat turns as mappings with `role` and `content`.
+            model: LiteLLM's name; default: the client's.
+            use_cache: Look for a remembered answer, share a running call, and remember the answer.
+            cache_ttl: Seconds for which the answer is remembered; default: the workers' setting.
+            tags: Names under which the remembered answer can be invalidated.
+            tenant: Whose data this is; default: the client's.
+            priority: "interactive", "normal", "low" or "batch", or a Priority.
+            timeout_s: Seconds for one call of the provider; default: the workers' setting.
+            params: Whatever else LiteLLM takes: temperature, tools, response_format, extra_body, ...
+
+        Raises:
+            InvalidRequest: The request cannot be right for any model.
+        """
+        return build_request(
+            self.settings,
+            prompt,
+            model=model,
+            use_cache=use_cache,
+            cache_ttl=cache_ttl,
+            tags=tags,
+            tenant=tenant,
+            priority=priority,
+            timeout_s=timeout_s,
+            params=params,
+        )
+
+    def submit(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMResult:
+        """Look the answer up, and enqueue the prompt where nobody remembers it. Options: see `request`.
+
+        Raises:
+            InvalidRequest: The request cannot be right; nothing was sent.
+            RedisUnreachable: The message could not be sent.
+        """
+        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
+        remembered = self.cache.lookup(request) if request.use_cache else None
+        if remembered is not None:
+            return LLMResult(uuid(), Remembered(remembered))
+        return self._kept_here(request, self._executor.submit(request))
+
+    async def asubmit(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMResult:
+        """The same, without blocking the event loop."""
+        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
+        remembered = await self.cache.alookup(request) if request.use_cache else None
+        if remembered is not None:
+            return LLMResult(uuid(), Remembered(remembered))
+        return self._kept_here(request, await self._executor.asubmit(request))
+
+    def complete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
+        """Submit and wait. Takes what `submit` takes; raises what `submit` and `LLMResult.get` raise."""
+        return self.submit(prompt, **options).get()
+
+    async def acomplete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
+        """The same, without blocking the event loop."""
+        return await (await self.asubmit(prompt, **options))
+
+    def result(self, task_id: str) -> LLMResult:
+        """The handle of a task by its id, perhaps one that another process sent."""
+        return self._executor.result(task_id)
+
+    def cancel(self, task_id: str) -> None:
+        """Keep a queued task from being started. See LLMResult.cancel."""
+        self.result(task_id).cancel()
+
+    async def acancel(self, task_id: str) -> None:
+        """The same, without blocking the event loop."""
+        await self.result(task_id).acancel()
+
+    def _kept_here(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
+        """Workers keep answers in the fleet's cache; a cache of one's own has to be told here."""
+        if self._own_cache is None or not request.use_cache:
+            return result
+        return LLMResult(result.id, RememberedHere(result.source, self._own_cache, request))
+
+
+def _override(settings: Settings, given: dict[str, object]) -> Settings:
+    changes = {name: value for name, value in given.items() if value is not None}
+    return Settings(**{**settings.model_dump(), **changes}) if changes else settings

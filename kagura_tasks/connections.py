@@ -1,0 +1,104 @@
+"""Connections to Redis: one pool a process and address, one more for each event loop; timeouts everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from urllib.parse import parse_qs, urlsplit
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from kagura_tasks.errors import RedisUnreachable
+from kagura_tasks.settings import RedisUrl
+
+#: What redis-py raises where the server is away, hangs, or is not ready yet.
+REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
+
+#: redis-py's pools refuse further connections instead of waiting; ours wait. A command takes well under a
+#: millisecond, so that this many connections serve thousands of calls.
+_MAX_CONNECTIONS = 32
+
+_async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[RedisUrl, float], redis.asyncio.Redis]]
+_async_clients = WeakKeyDictionary()
+
+
+@lru_cache(maxsize=32)
+def sync_client(url: RedisUrl, timeout_s: float) -> redis.Redis:
+    """The process's client for this address. Opens no connection yet."""
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1),
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def async_client(url: RedisUrl, timeout_s: float) -> redis.asyncio.Redis:
+    """The running event loop's client for this address. Opens no connection yet."""
+    clients = _async_clients.setdefault(asyncio.get_running_loop(), {})
+    client = clients.get((url, timeout_s))
+    if client is None:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=AsyncRetry(NoBackoff(), 1),
+        )
+        client = clients[url, timeout_s] = redis.asyncio.Redis.from_pool(pool)
+    return client
+
+
+async def close_async_clients() -> None:
+    """Close the running loop's connections, so that none is left open when the loop ends."""
+    for client in _async_clients.pop(asyncio.get_running_loop(), {}).values():
+        await client.aclose()
+
+
+@contextmanager
+def redis_errors(url: RedisUrl) -> Iterator[None]:
+    """Translate a server that is away into RedisUnreachable, which names the masked address."""
+    try:
+        yield
+    except REDIS_AWAY as error:
+        raise RedisUnreachable(url.masked(), _in_few_words(error)) from None
+
+
+def celery_url(url: RedisUrl) -> str:
+    """The same address as kombu and Celery spell it: they write a socket as redis+socket://."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return str(url)
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    login = f"{parts.netloc}" if parts.netloc else ""
+    return f"redis+socket://{login}{parts.path}?virtual_host={database}"
+
+
+def _in_few_words(error: Exception) -> str:
+    if isinstance(error, RedisTimeoutError):
+        return "no answer in time"
+    # redis-py's texts repeat the address; a wrong password is the one case where they help.
+    return type(error).__name__ if "refused" not in str(error) else "connection refused"
+
+
+def _forget_connections() -> None:
+    # A forked child must not talk on its parent's sockets.
+    sync_client.cache_clear()
+    _async_clients.clear()
+
+
+os.register_at_fork(after_in_child=_forget_connections)

@@ -1,0 +1,247 @@
+"""Every error that kagura_tasks raises.
+
+KaguraTasksError
+├── ConfigurationError         a setting is wrong; nothing was sent
+├── InvalidRequest             the request is wrong; nothing was sent
+│   ├── PromptTooLarge
+│   ├── SecretInRequest        keys live with the workers
+│   └── PromptError            a prompt template that cannot be rendered
+├── RedisUnreachable           Redis did not answer
+├── ResultTimeout              nobody answered in time; the task may still be running
+├── TaskCancelled
+├── TaskFailed                 the worker failed in a way that has no name here
+├── OutputInvalid              the model's answer does not fit the type that was asked for
+└── ProviderError              the model's side failed
+    ├── TransientError         another try may help
+    │   ├── RateLimited        the provider's limit; says how long to wait
+    │   ├── ProviderTimeout
+    │   └── ProviderUnavailable    no connection, or a 5xx
+    └── PermanentError         another try gives the same answer
+        ├── AuthenticationFailed   no key on the worker, or a refused one
+        ├── UnknownModel
+        ├── RequestRefused     the provider or LiteLLM does not take this request
+        │   └── ContextTooLong
+        └── ContentRefused     the provider's safety filter
+
+An error crosses the wire as its class's name and its `args`: every field is positional, and JSON.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KaguraTasksError(Exception):
+    """The root: catch it to catch everything that this package raises on purpose."""
+
+
+class ConfigurationError(KaguraTasksError):
+    """A setting is wrong; nothing was sent. The message names the setting and what is allowed."""
+
+
+class InvalidRequest(KaguraTasksError):
+    """The request cannot be right for any model; nothing was sent."""
+
+
+class PromptTooLarge(InvalidRequest):
+    """The messages are larger than `KAGURA_TASKS_MAX_PROMPT_BYTES`."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        """Take both sizes in bytes of the messages' JSON."""
+        super().__init__(size_bytes, limit_bytes)
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        """Say both sizes and the setting that moves the limit."""
+        return (
+            f"the prompt has {self.size_bytes:,} bytes and the limit is {self.limit_bytes:,}: "
+            "shorten it, or raise KAGURA_TASKS_MAX_PROMPT_BYTES"
+        )
+
+
+class SecretInRequest(InvalidRequest):
+    """A credential was put into a request, where it would travel through Redis."""
+
+    def __init__(self, name: str) -> None:
+        """Take the parameter's or header's name, never its value."""
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        """Say where keys belong."""
+        return (
+            f"{self.name} does not belong in a request: keys live with the workers. "
+            "Set the provider's own variable (OPENAI_API_KEY, ...) in the workers' environment"
+        )
+
+
+class PromptError(InvalidRequest):
+    """A prompt template cannot be rendered: a name it does not know, or more text than it may make."""
+
+
+class RedisUnreachable(KaguraTasksError):
+    """Redis did not answer in time. The message names the address without its password."""
+
+    def __init__(self, address: str, reason: str = "no answer") -> None:
+        """Take the masked address and the reason in a few words."""
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Name the address and the setting behind it."""
+        return f"cannot reach Redis at {self.address} ({self.reason}): is it running, is KAGURA_TASKS_REDIS_URL right?"
+
+
+class ResultTimeout(KaguraTasksError, TimeoutError):
+    """Nobody answered in time. The task was not cancelled: its answer may still come."""
+
+    def __init__(self, task_id: str, waited_s: float) -> None:
+        """Take the task that was waited for, and for how many seconds."""
+        super().__init__(task_id, waited_s)
+        self.task_id = task_id
+        self.waited_s = waited_s
+
+    def __str__(self) -> str:
+        """Say what to look at."""
+        return (
+            f"no answer for task {self.task_id} within {self.waited_s:g} s: is a worker running on its queue? "
+            "`kagura-tasks doctor` tells. The task was not cancelled"
+        )
+
+
+class TaskCancelled(KaguraTasksError):
+    """The task was cancelled before it had an answer."""
+
+    def __init__(self, task_id: str) -> None:
+        """Take the cancelled task's id."""
+        super().__init__(task_id)
+        self.task_id = task_id
+
+    def __str__(self) -> str:
+        """Name the task."""
+        return f"task {self.task_id} was cancelled"
+
+
+class TaskFailed(KaguraTasksError):
+    """The worker failed in a way that has no name here: a lost process, a time limit, a defect."""
+
+    def __init__(self, kind: str, message: str = "see the worker's log") -> None:
+        """Take the foreign error's class name and a message that holds no prompt."""
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        """Name the foreign error."""
+        return f"the worker failed with {self.kind}: {self.message}"
+
+
+class OutputInvalid(KaguraTasksError):
+    """The model's answer does not fit the type that was asked for, also when it was asked again."""
+
+    def __init__(self, expected: str, problems: str, tries: int = 1) -> None:
+        """Take the type's name, where it did not fit (paths and rules, no text of the answer) and the tries."""
+        super().__init__(expected, problems, tries)
+        self.expected = expected
+        self.problems = problems
+        self.tries = tries
+
+    def __str__(self) -> str:
+        """Name the type and what did not fit."""
+        return f"the answer is no valid {self.expected} after {self.tries} tries: {self.problems}"
+
+
+class ProviderError(KaguraTasksError):
+    """The model's side failed.
+
+    Attributes:
+        message: What happened, in words that hold neither prompt nor key.
+        model: The LiteLLM name that was asked for.
+        status: The provider's HTTP status, or 0 where there was none.
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, model: str = "", status: int = 0) -> None:
+        """Take what happened, the model's name, and the HTTP status (0: there was none)."""
+        super().__init__(message, model, status)
+        self.message = message
+        self.model = model
+        self.status = status
+
+    def __str__(self) -> str:
+        """Say model, status and what happened, then how to mend it."""
+        where = f"{self.model}: " if self.model else ""
+        status = f" (HTTP {self.status})" if self.status else ""
+        hint = f". {self.hint}" if self.hint else ""
+        return f"{where}{self.message}{status}{hint}"
+
+
+class TransientError(ProviderError):
+    """Another try may help.
+
+    Attributes:
+        retry_after_s: Seconds that the provider asked to wait; 0 where it did not say.
+    """
+
+    def __init__(self, message: str, model: str = "", status: int = 0, retry_after_s: float = 0.0) -> None:
+        """Take a ProviderError's fields and the seconds that the provider asked to wait."""
+        super().__init__(message, model, status)
+        self.args = (message, model, status, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(TransientError):
+    """The provider takes no more requests or tokens for now."""
+
+
+class ProviderTimeout(TransientError):
+    """The provider did not answer within `timeout_s`."""
+
+
+class ProviderUnavailable(TransientError):
+    """No connection to the provider, a cut one, or a 5xx."""
+
+
+class PermanentError(ProviderError):
+    """Another try gives the same answer."""
+
+
+class AuthenticationFailed(PermanentError):
+    """The worker has no key for this provider, or the provider refused it."""
+
+
+class UnknownModel(PermanentError):
+    """Neither LiteLLM nor the provider knows the model."""
+
+    hint = "Use LiteLLM's names, with the provider in front: openai/gpt-4o-mini"
+
+
+class RequestRefused(PermanentError):
+    """The provider, or LiteLLM on its behalf, does not take this request."""
+
+
+class ContextTooLong(RequestRefused):
+    """Prompt and answer do not fit the model's context window."""
+
+    hint = "Shorten the prompt, lower max_tokens, or use a model with a larger window"
+
+
+class ContentRefused(PermanentError):
+    """The provider's safety filter refused the prompt."""
+
+
+def rebuild(kind: str, args: list[object]) -> KaguraTasksError:
+    """The error that crossed the wire as its class's name and its args.
+
+    Only classes of this module are ever built, so what is found in Redis cannot choose what runs.
+    """
+    cls = globals().get(kind)
+    if not (isinstance(cls, type) and issubclass(cls, KaguraTasksError)):
+        return TaskFailed(kind)
+    try:
+        return cls(*args)
+    except TypeError:
+        return TaskFailed(kind, "the error came with fields that this version does not know")

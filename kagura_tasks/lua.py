@@ -1,0 +1,45 @@
+"""Lua scripts, sent by their hash: one round trip and one atomic step each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+Argument = str | bytes | int | float
+
+
+@dataclass(frozen=True)
+class LuaScript:
+    """A script's text and the hash under which Redis knows it."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Redis's name for a script is its SHA-1; nothing secret hangs on it."""
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+    @classmethod
+    def load(cls, package: str, *names: str) -> LuaScript:
+        """The script in the package's file; several files are one script, top to bottom."""
+        return cls("\n".join((files(package) / name).read_text("utf-8") for name in names))
+
+    def run(self, client: redis.Redis, keys: list[str], args: list[Argument]) -> object:
+        """What the script returns. A server that does not know it yet (a new one, a flushed one) is told."""
+        try:
+            return cast(object, client.evalsha(self.sha, len(keys), *keys, *cast("list[Any]", args)))
+        except NoScriptError:
+            return cast(object, client.eval(self.text, len(keys), *keys, *cast("list[Any]", args)))
+
+    async def arun(self, client: redis.asyncio.Redis, keys: list[str], args: list[Argument]) -> object:
+        """The same, without blocking the event loop."""
+        try:
+            return await cast(Any, client.evalsha(self.sha, len(keys), *keys, *cast("list[Any]", args)))
+        except NoScriptError:
+            return await cast(Any, client.eval(self.text, len(keys), *keys, *cast("list[Any]", args)))

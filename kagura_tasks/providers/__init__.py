@@ -1,0 +1,1 @@
+"""Whoever answers prompts: one protocol, and what stands behind it."""

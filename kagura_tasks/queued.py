@@ -1,0 +1,129 @@
+"""Calls that workers make: sent through Celery, waited for in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, cast
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from kombu.utils.uuid import uuid
+from redis.exceptions import RedisError
+
+from kagura_tasks import signatures, task_store
+from kagura_tasks.app import create_app
+from kagura_tasks.cache.llm_cache import LLMCache
+from kagura_tasks.connections import REDIS_AWAY, async_client, redis_errors, sync_client
+from kagura_tasks.errors import RedisUnreachable, ResultTimeout
+from kagura_tasks.results import LLMResult
+from kagura_tasks.schemas import Completion, CompletionRequest
+from kagura_tasks.settings import Settings
+from kagura_tasks.subscriptions import Listener, subscriptions
+from kagura_tasks.task_store import TaskRecord, record_key
+
+#: Seconds after which a waiter looks for itself, whatever it was told: the bound on any lost notice.
+_LOOK_AGAIN_S: Final = 5.0
+
+
+class QueueExecutor:
+    """Sends requests to the workers' queues."""
+
+    def __init__(self, settings: Settings, app: Celery | None = None) -> None:
+        """Take the settings, and a Celery app of one's own where there is one."""
+        self._settings = settings
+        self._app = app or create_app(settings)
+        self.cache = LLMCache.from_settings(settings)
+
+    def submit(self, request: CompletionRequest) -> LLMResult:
+        """Enqueue. Raises RedisUnreachable."""
+        task_id = uuid()
+        broker = self._settings.broker
+        try:
+            with redis_errors(broker):
+                signatures.complete(self._app, request, looked_up=request.use_cache).apply_async(task_id=task_id)
+        except OperationalError:
+            raise RedisUnreachable(broker.masked(), "the message could not be sent") from None
+        return self.result(task_id)
+
+    async def asubmit(self, request: CompletionRequest) -> LLMResult:
+        """The same, without blocking the event loop: kombu sends in a thread."""
+        return await asyncio.to_thread(self.submit, request)
+
+    def result(self, task_id: str) -> LLMResult:
+        """The handle of a task that was sent before, perhaps by another process."""
+        return LLMResult(task_id, QueuedAnswer(task_id, self._settings, self._app))
+
+
+class QueuedAnswer:
+    """The answer of a worker, as it is recorded in Redis."""
+
+    def __init__(self, task_id: str, settings: Settings, app: Celery) -> None:
+        """Take the task's id, and where its record is."""
+        self._task_id = task_id
+        self._settings = settings
+        self._app = app
+
+    async def answer(self, timeout_s: float | None) -> Completion:
+        """See AnswerSource. A Redis that is away for a while is waited for."""
+        wait_s = self._settings.wait_timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(wait_s):
+                record = await self._look() or await self._wait()
+        except TimeoutError:
+            with redis_errors(self._settings.results):
+                await self._ping()
+            raise ResultTimeout(self._task_id, wait_s) from None
+        return record.completion()
+
+    def status(self) -> str:
+        """See AnswerSource."""
+        client = sync_client(self._settings.results, self._settings.redis_timeout_s)
+        with redis_errors(self._settings.results):
+            value = cast("bytes | None", client.get(record_key(self._task_id)))
+        return TaskRecord.parse(self._task_id, value).state
+
+    def cancel(self) -> None:
+        """See AnswerSource. The record keeps any worker from starting it; the broadcast tells those that hold it."""
+        with redis_errors(self._settings.results):
+            cancelled = task_store.cancel(self._settings, self._task_id)
+        if cancelled:
+            try:
+                self._app.control.revoke(self._task_id)
+            except (OperationalError, RedisError):
+                # The record alone keeps it from being started: the broadcast only spares the workers a look.
+                return
+
+    async def _wait(self) -> TaskRecord:
+        """Subscribe, look, and then look whenever something is announced."""
+        hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
+        async with hub.listen(record_key(self._task_id)) as listener:
+            await listener.confirmed(None)
+            record = await self._look()
+            while record is None:
+                record = await self._next(listener)
+            return record
+
+    async def _next(self, listener: Listener) -> TaskRecord | None:
+        try:
+            payload = await listener.next(_LOOK_AGAIN_S)
+        except TimeoutError:
+            payload = None
+        if payload is None:
+            return await self._look()
+        record = TaskRecord.parse(self._task_id, payload)
+        return record if record.is_finished else None
+
+    async def _look(self) -> TaskRecord | None:
+        """The record, if the task has an outcome and Redis is there to tell."""
+        client = async_client(self._settings.results, self._settings.redis_timeout_s)
+        try:
+            value = cast("bytes | None", await client.get(record_key(self._task_id)))
+        except REDIS_AWAY:
+            await asyncio.sleep(0.2)
+            return None
+        record = TaskRecord.parse(self._task_id, value)
+        return record if record.is_finished else None
+
+    async def _ping(self) -> None:
+        client = async_client(self._settings.results, min(0.5, self._settings.redis_timeout_s))
+        await cast(Any, client.ping())

@@ -1,0 +1,33 @@
+"""Which queues there are, which tasks, and where a request waits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kombu import Queue
+
+from kagura_tasks.schemas import CompletionRequest, Priority
+
+LLM: Final = "llm"
+LLM_BATCH: Final = "llm.batch"
+ROUTING: Final = "routing"
+FILES: Final = "files"
+
+#: The steps that kombu makes a list a queue for. On Redis, 0 is served first.
+PRIORITY_STEPS: Final = [int(priority) for priority in Priority]
+
+
+class TaskName:
+    """The tasks' names. Plain strings, no Enum: Celery takes anything with a `.name` for a task object."""
+
+    COMPLETE: Final = "kagura.complete"
+
+
+def all_queues() -> list[Queue]:
+    """Every queue, as kombu declares it."""
+    return [Queue(name, routing_key=name) for name in (LLM, LLM_BATCH, ROUTING, FILES)]
+
+
+def queue_for(request: CompletionRequest) -> str:
+    """Where the request waits: batch work in a queue of its own, so that it is never in front of a person."""
+    return LLM_BATCH if request.priority is Priority.BATCH else LLM

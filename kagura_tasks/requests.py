@@ -1,0 +1,105 @@
+"""From what a caller writes to a request: whatever can be known to be wrong is refused here, before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, cast
+
+from pydantic import ValidationError
+
+from kagura_tasks.cache.key import is_secret_name
+from kagura_tasks.errors import InvalidRequest, PromptTooLarge, SecretInRequest
+from kagura_tasks.schemas import CompletionRequest, Message, Priority, problems_of
+from kagura_tasks.settings import Settings
+
+#: A prompt: a text, which is one message of the user, or chat turns.
+Prompt = str | Sequence[Message | Mapping[str, object]]
+
+#: Parameters of LiteLLM that this package decides itself, and what to do instead.
+_NOT_YOURS: Final = {
+    "messages": "give them as the prompt",
+    "stream": "a completion comes whole",
+    "timeout": "use timeout_s",
+    "request_timeout": "use timeout_s",
+    "num_retries": "KAGURA_TASKS_MAX_RETRIES on the workers says how often",
+    "max_retries": "KAGURA_TASKS_MAX_RETRIES on the workers says how often",
+    "caching": "use use_cache",
+    "cache": "use use_cache",
+}
+
+
+def build_request(
+    settings: Settings,
+    prompt: Prompt,
+    *,
+    model: str | None = None,
+    use_cache: bool = True,
+    cache_ttl: int | None = None,
+    tags: Iterable[str] = (),
+    tenant: str | None = None,
+    priority: Priority | str | int = Priority.NORMAL,
+    timeout_s: float | None = None,
+    params: Mapping[str, object],
+) -> CompletionRequest:
+    """The request. Raises InvalidRequest, SecretInRequest or PromptTooLarge; a message's text is in none of them."""
+    _check_params(params)
+    messages = _turns(prompt)
+    fields: dict[str, object] = {
+        "model": model or settings.default_model,
+        "messages": messages,
+        "params": dict(params),
+        "tenant": tenant or settings.tenant,
+        "use_cache": use_cache and settings.cache_enabled,
+        "cache_ttl_s": cache_ttl,
+        "tags": tuple(tags),
+        "timeout_s": timeout_s,
+        "priority": _priority(priority),
+    }
+    try:
+        request = CompletionRequest.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidRequest(problems_of(error)) from None
+    _check_messages(request.messages, settings.max_prompt_bytes)
+    return request
+
+
+def _turns(prompt: Prompt) -> list[object]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"a prompt is a text or a list of messages, not of type {type(prompt).__name__}")
+    return list(prompt)
+
+
+def _priority(priority: Priority | str | int) -> Priority:
+    try:
+        return Priority[priority.upper()] if isinstance(priority, str) else Priority(priority)
+    except (KeyError, ValueError):
+        allowed = ", ".join(f"{step.name.lower()} ({int(step)})" for step in Priority)
+        raise InvalidRequest(f"priority is none of {allowed}") from None
+
+
+def _check_params(params: Mapping[str, object]) -> None:
+    for name, value in params.items():
+        if is_secret_name(name):
+            raise SecretInRequest(name)
+        if name in _NOT_YOURS:
+            raise InvalidRequest(f"{name} is no parameter of a request: {_NOT_YOURS[name]}")
+        if name in ("extra_headers", "extra_body") and isinstance(value, Mapping):
+            _check_params(cast("Mapping[str, object]", value))
+    if params.get("n") not in (None, 1):
+        raise InvalidRequest("n: one answer a request; submit it again, with use_cache=False, for another")
+
+
+def _check_messages(messages: Sequence[Message], limit_bytes: int) -> None:
+    if not any(message.content or (message.model_extra or {}) for message in messages):
+        raise InvalidRequest("the prompt is empty")
+    last = messages[-1]
+    if isinstance(last.content, str) and not last.content.strip() and last.role == "user":
+        raise InvalidRequest("the prompt is empty")
+    # Four bytes is a character's longest form: most prompts need no exact count.
+    if sum(len(m.content) * 4 if isinstance(m.content, str) else limit_bytes + 1 for m in messages) <= limit_bytes:
+        return
+    size_bytes = sum(len(message.model_dump_json().encode()) for message in messages)
+    if size_bytes > limit_bytes:
+        raise PromptTooLarge(size_bytes, limit_bytes)

@@ -1,0 +1,128 @@
+"""What crosses the wire: frozen, typed, JSON. Units are in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+#: A JSON object.
+Json = dict[str, JsonValue]
+
+#: Names that become part of a Redis key: nothing that a pattern or a separator could mistake.
+TenantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+TagName = Annotated[str, StringConstraints(pattern=r"^[\w.@/+-]{1,64}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[\w.@/:+-]{1,200}$")]
+
+
+class Priority(IntEnum):
+    """Who is served first. On Redis the smallest number is; these are the steps that the queues know."""
+
+    INTERACTIVE = 0
+    NORMAL = 3
+    LOW = 6
+    BATCH = 9
+
+
+class Wire(BaseModel):
+    """The base of all that travels: immutable, closed, and silent about its values when it does not fit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Message(BaseModel):
+    """One chat turn, in OpenAI's form. Fields that only some providers know (`cache_control`, ...) travel along.
+
+    Attributes:
+        role: Who speaks.
+        content: Text, a list of content parts, or nothing where the assistant calls a tool.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Json] | None = None
+
+    def to_json(self) -> Json:
+        """The turn as a provider takes it: fields that were not given are left out."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class CompletionRequest(Wire):
+    """What a caller asks for.
+
+    Attributes:
+        model: LiteLLM's name, with the provider in front: "openai/gpt-4o-mini".
+        messages: Chat turns, oldest first.
+        params: What else LiteLLM takes and the answer depends on: temperature, tools, response_format, ...
+        tenant: Whose data this is. It is part of every key; nothing is shared between tenants.
+        use_cache: Look for a remembered answer, share a running call, and remember the answer.
+        cache_ttl_s: Seconds for which the answer is remembered; None is the workers' setting.
+        tags: Names under which the remembered answer can be invalidated.
+        timeout_s: Seconds for one call of the provider; time in the queue is not counted. None is the workers' setting.
+        priority: See Priority.
+    """
+
+    model: ModelName
+    messages: tuple[Message, ...] = Field(min_length=1)
+    params: Json = Field(default_factory=dict)
+    tenant: TenantName = "default"
+    use_cache: bool = True
+    cache_ttl_s: int | None = Field(default=None, gt=0)
+    tags: tuple[TagName, ...] = Field(default=(), max_length=16)
+    timeout_s: float | None = Field(default=None, gt=0)
+    priority: Priority = Priority.NORMAL
+
+
+class Usage(Wire):
+    """What a call used. `cost_usd` is None where LiteLLM's price map does not know the model."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class Completion(Wire):
+    """A model's answer.
+
+    Attributes:
+        text: The answer; empty where the model only calls tools.
+        model: The LiteLLM name that was asked for.
+        finish_reason: "stop", "tool_calls", "length", "content_filter", or "" where the provider said nothing.
+        usage: Tokens and price of the provider's call behind this answer, also where that call was another's.
+        cached: This answer cost nothing: it was remembered, or shared with a call that was running.
+        attempts: Provider calls that were started for it, counted from 1; 0 for a remembered one.
+        tool_calls: The tools that the model wants called, in OpenAI's form.
+        parsed: The answer as the type that an agent declares; set by the caller's side, never sent.
+    """
+
+    text: str
+    model: str
+    finish_reason: str
+    usage: Usage = Usage()
+    cached: bool = False
+    attempts: int = Field(default=1, ge=0)
+    tool_calls: tuple[Json, ...] = ()
+    parsed: object = Field(default=None, exclude=True)
+
+    @property
+    def is_complete(self) -> bool:
+        """The model said all that it had to say: only such an answer is worth remembering."""
+        return self.finish_reason in ("stop", "tool_calls") and bool(self.text.strip() or self.tool_calls)
+
+    def as_cached(self) -> Completion:
+        """The same answer, for somebody who did not pay for it."""
+        return self.model_copy(update={"cached": True, "attempts": 0})
+
+
+def completion_from_wire(payload: Mapping[str, object]) -> Completion:
+    """A completion out of a task's result. Raises pydantic's ValidationError on anything else."""
+    return Completion.model_validate(payload)
+
+
+def problems_of(error: ValidationError) -> str:
+    """Where something does not fit, and what would; never the value itself."""
+    return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'value'}: {detail['msg']}" for detail in error.errors())

@@ -1,0 +1,142 @@
+"""Settings: environment variables with the prefix KAGURA_TASKS_, checked once, units in their names."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kagura_tasks.errors import ConfigurationError
+from kagura_tasks.schemas import ModelName, TenantName
+
+ENV_PREFIX = "KAGURA_TASKS_"
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+class RedisUrl(str):
+    """A Redis address: redis://, rediss:// (TLS) or unix:// (socket). Its repr hides the password."""
+
+    __slots__ = ()
+
+    def masked(self) -> str:
+        """The address for people: whoever reads it learns no password."""
+        return re.sub(r"(?<=://)[^/@]*@", "***@", self.partition("?")[0])
+
+    def __repr__(self) -> str:
+        """The masked address: settings end up in logs."""
+        return f"RedisUrl({self.masked()!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[object], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A plain string whose scheme Redis knows."""
+        return core_schema.no_info_after_validator_function(cls._check, core_schema.str_schema())
+
+    @classmethod
+    def _check(cls, value: str) -> RedisUrl:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in _REDIS_SCHEMES and (parts.path if parts.scheme == "unix" else parts.hostname)
+            _ = parts.port
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("a Redis address: redis://host:6379/0, rediss://host:6379/0 or unix:///path/redis.sock")
+        return cls(value)
+
+
+class Settings(BaseSettings):
+    """All settings, each an environment variable KAGURA_TASKS_<NAME>. Providers' keys are not among them.
+
+    Attributes:
+        redis_url: The one Redis that does everything, unless one of the next three says otherwise.
+        broker_url: Redis of the queues. Wants `noeviction`.
+        result_url: Redis of the tasks' results.
+        cache_url: Redis of the remembered answers; may evict.
+        default_model: The model where a call names none, by LiteLLM's name.
+        tenant: The tenant where a call names none.
+        execution: "queue" sends calls to workers; "inline" makes them in this process, without Redis.
+        cache_ttl_s: Seconds for which an answer is remembered.
+        cache_enabled: False: no answer is looked up or remembered.
+        call_timeout_s: Seconds for one call of a provider.
+        wait_timeout_s: Seconds that `complete` and `get` wait for an answer where the caller does not say.
+        result_ttl_s: Seconds for which a task's result can be fetched.
+        max_retries: Further tries after a transient failure.
+        retry_base_s: Longest wait before the first further try; it doubles with each one.
+        retry_cap_s: Longest wait between two tries that the provider did not ask for.
+        retry_deadline_s: Seconds after the first try beyond which none is started.
+        flight_lease_s: Seconds after which a call whose worker died is made by another.
+        max_prompt_bytes: Largest request, as JSON.
+        concurrency: Calls in flight in one worker process.
+        redis_timeout_s: Seconds after which an answer of Redis is no longer waited for.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    redis_url: RedisUrl = RedisUrl("redis://localhost:6379/0")
+    broker_url: RedisUrl | None = None
+    result_url: RedisUrl | None = None
+    cache_url: RedisUrl | None = None
+    default_model: ModelName = "openai/gpt-4o-mini"
+    tenant: TenantName = "default"
+    execution: Literal["queue", "inline"] = "queue"
+    cache_ttl_s: int = Field(default=3600, gt=0)
+    cache_enabled: bool = True
+    call_timeout_s: float = Field(default=60.0, gt=0)
+    wait_timeout_s: float = Field(default=300.0, gt=0)
+    result_ttl_s: int = Field(default=86_400, gt=0)
+    max_retries: int = Field(default=5, ge=0)
+    retry_base_s: float = Field(default=0.5, gt=0)
+    retry_cap_s: float = Field(default=30.0, gt=0)
+    retry_deadline_s: float = Field(default=300.0, gt=0)
+    flight_lease_s: float = Field(default=10.0, ge=1)
+    max_prompt_bytes: int = Field(default=1_000_000, gt=0)
+    concurrency: int = Field(default=256, gt=0)
+    redis_timeout_s: float = Field(default=2.0, gt=0)
+
+    def __init__(self, **values: Any) -> None:
+        """Read the environment; `values` win over it. Raises ConfigurationError, which names the variable."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError("; ".join(map(_explain, error.errors()))) from None
+
+    @property
+    def broker(self) -> RedisUrl:
+        """Where the queues are."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def results(self) -> RedisUrl:
+        """Where the results are."""
+        return self.result_url or self.redis_url
+
+    @property
+    def cache(self) -> RedisUrl:
+        """Where the remembered answers are."""
+        return self.cache_url or self.redis_url
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """The process's settings, read from the environment once. Raises ConfigurationError."""
+    return Settings()
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One wrong value: the variable, the value's kind, what is allowed. Never the value: it may be a secret."""
+    name = ENV_PREFIX + "_".join(str(part) for part in detail["loc"]).upper()
+    if detail["type"] == "extra_forbidden":
+        return f"{name} is no setting"
+    return f"{name} is {_kind_of(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _kind_of(value: object) -> str:
+    return f"a text of {len(value)} characters" if isinstance(value, str) else f"of type {type(value).__name__}"

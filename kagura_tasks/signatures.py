@@ -1,0 +1,27 @@
+"""The messages that ask workers for something. The only file of the application's side that writes a task's name."""
+
+from __future__ import annotations
+
+from celery import Celery
+from celery.canvas import Signature
+
+from kagura_tasks.app import REDACTED
+from kagura_tasks.queues import TaskName, queue_for
+from kagura_tasks.schemas import CompletionRequest
+
+
+def complete(app: Celery, request: CompletionRequest, *, looked_up: bool = False) -> Signature[dict[str, object]]:
+    """The message that asks a worker for one completion. Sends nothing by itself.
+
+    Its result is a Completion as JSON. The prompt is in the message, but not in what events and logs show of it.
+    `looked_up` says that the cache was asked already, and the miss counted.
+    """
+    return app.signature(
+        TaskName.COMPLETE,
+        args=[request.model_dump(mode="json", exclude_defaults=True)],
+        kwargs={"looked_up": looked_up},
+        queue=queue_for(request),
+        priority=int(request.priority),
+        argsrepr=REDACTED,
+        kwargsrepr=REDACTED,
+    )

@@ -1,0 +1,154 @@
+"""Many waiters, one pub/sub connection an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, cast
+from weakref import WeakKeyDictionary
+
+import redis.asyncio
+from redis.asyncio.client import PubSub
+
+from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.settings import RedisUrl
+
+log = logging.getLogger(__name__)
+
+#: Pause before the next try to reach a server that is away (s), and how often a silent connection is tested (s).
+_RECONNECT_S: Final = 0.2
+_HEALTH_CHECK_S: Final = 10.0
+
+#: Payloads a listener may leave unread; beyond it the oldest go, and it is told to look for itself.
+_BACKLOG: Final = 256
+
+
+class Listener:
+    """One waiter on one channel."""
+
+    def __init__(self, confirmed: asyncio.Future[None]) -> None:
+        """Take the future that is done when the server has confirmed the subscription."""
+        self._confirmed = confirmed
+        self._payloads: asyncio.Queue[bytes | None] = asyncio.Queue(_BACKLOG)
+
+    async def next(self, timeout_s: float | None) -> bytes | None:
+        """The next payload; None: something may have been missed, look for yourself. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            return await self._payloads.get()
+
+    async def confirmed(self, timeout_s: float | None) -> None:
+        """Return when what is published from now on will arrive. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(self._confirmed)
+
+    def offer(self, payload: bytes | None) -> None:
+        """Hand a payload over. A waiter that lags loses payloads, and is told so with None."""
+        if self._payloads.full():
+            self._payloads.get_nowait()
+            self._payloads.get_nowait()
+            self._payloads.put_nowait(None)
+        self._payloads.put_nowait(payload)
+
+
+class Subscriptions:
+    """The channels that this event loop listens to, over one connection that is made anew when it breaks."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        """Take the loop's client. Nothing is sent before somebody listens."""
+        self._client = client
+        self._listeners: dict[str, set[Listener]] = {}
+        self._confirmations: dict[str, asyncio.Future[None]] = {}
+        self._pubsub: PubSub | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[Listener]:
+        """A listener on the channel; what is published once it is `confirmed` arrives."""
+        confirmed = self._confirmations.setdefault(channel, asyncio.get_running_loop().create_future())
+        listener = Listener(confirmed)
+        self._listeners.setdefault(channel, set()).add(listener)
+        try:
+            if len(self._listeners[channel]) == 1:
+                await self._subscribe(channel)
+            yield listener
+        finally:
+            await self._leave(channel, listener)
+
+    async def _subscribe(self, channel: str) -> None:
+        if self._reader is None:
+            # The reader subscribes to all channels when it connects, this one among them.
+            self._reader = asyncio.create_task(self._read_for_ever(), name="kagura-subscriptions")
+        elif self._pubsub is not None:
+            with suppress(*REDIS_AWAY):
+                await self._pubsub.subscribe(channel)
+
+    async def _leave(self, channel: str, listener: Listener) -> None:
+        listeners = self._listeners[channel]
+        listeners.discard(listener)
+        if listeners:
+            return
+        del self._listeners[channel]
+        del self._confirmations[channel]
+        if self._pubsub is not None:
+            with suppress(*REDIS_AWAY):
+                await self._pubsub.unsubscribe(channel)
+        if not self._listeners and self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+
+    async def _read_for_ever(self) -> None:
+        while True:
+            pubsub = self._client.pubsub()
+            try:
+                await pubsub.subscribe(*self._listeners)
+                self._pubsub = pubsub
+                await self._read(pubsub)
+            except REDIS_AWAY as error:
+                log.warning("the subscription to Redis broke (%s): connecting anew", type(error).__name__)
+                self._pubsub = None
+                self._wake_all()
+                await asyncio.sleep(_RECONNECT_S)
+            finally:
+                self._pubsub = None
+                with suppress(*REDIS_AWAY):
+                    await pubsub.aclose()
+
+    async def _read(self, pubsub: PubSub) -> None:
+        while True:
+            frame = cast("dict[str, object] | None", await pubsub.get_message(timeout=_HEALTH_CHECK_S))
+            if frame is None:
+                await pubsub.ping()
+            elif frame["type"] == "subscribe":
+                self._confirm(cast(bytes, frame["channel"]).decode())
+            elif frame["type"] == "message":
+                self._deliver(cast(bytes, frame["channel"]).decode(), cast(bytes, frame["data"]))
+
+    def _confirm(self, channel: str) -> None:
+        confirmed = self._confirmations.get(channel)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+            return
+        for listener in self._listeners.get(channel, ()):
+            listener.offer(None)
+
+    def _deliver(self, channel: str, payload: bytes) -> None:
+        for listener in self._listeners.get(channel, ()):
+            listener.offer(payload)
+
+    def _wake_all(self) -> None:
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.offer(None)
+
+
+_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[RedisUrl, Subscriptions]] = WeakKeyDictionary()
+
+
+def subscriptions(url: RedisUrl, timeout_s: float) -> Subscriptions:
+    """The running event loop's subscriptions on this address."""
+    by_url = _by_loop.setdefault(asyncio.get_running_loop(), {})
+    if url not in by_url:
+        by_url[url] = Subscriptions(async_client(url, timeout_s))
+    return by_url[url]

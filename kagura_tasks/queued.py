@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, cast
+from typing import Final
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -11,7 +11,6 @@ from kombu.utils.uuid import uuid
 from redis.exceptions import RedisError
 
 from kagura_tasks import signatures, task_store
-from kagura_tasks.app import create_app
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import REDIS_AWAY, async_client, redis_errors, sync_client
 from kagura_tasks.errors import RedisUnreachable, ResultTimeout
@@ -28,10 +27,10 @@ _LOOK_AGAIN_S: Final = 5.0
 class QueueExecutor:
     """Sends requests to the workers' queues."""
 
-    def __init__(self, settings: Settings, app: Celery | None = None) -> None:
-        """Take the settings, and a Celery app of one's own where there is one."""
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        """Take the settings, and the Celery app to send through."""
         self._settings = settings
-        self._app = app or create_app(settings)
+        self._app = app
         self.cache = LLMCache.from_settings(settings)
 
     def submit(self, request: CompletionRequest) -> LLMResult:
@@ -79,7 +78,7 @@ class QueuedAnswer:
         """See AnswerSource."""
         client = sync_client(self._settings.results, self._settings.redis_timeout_s)
         with redis_errors(self._settings.results):
-            value = cast("bytes | None", client.get(record_key(self._task_id)))
+            value = client.get(record_key(self._task_id))
         return TaskRecord.parse(self._task_id, value).state
 
     def cancel(self) -> None:
@@ -117,7 +116,7 @@ class QueuedAnswer:
         """The record, if the task has an outcome and Redis is there to tell."""
         client = async_client(self._settings.results, self._settings.redis_timeout_s)
         try:
-            value = cast("bytes | None", await client.get(record_key(self._task_id)))
+            value = await client.get(record_key(self._task_id))
         except REDIS_AWAY:
             await asyncio.sleep(0.2)
             return None
@@ -126,4 +125,4 @@ class QueuedAnswer:
 
     async def _ping(self) -> None:
         client = async_client(self._settings.results, min(0.5, self._settings.redis_timeout_s))
-        await cast(Any, client.ping())
+        await client.ping()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, cast
 from weakref import WeakKeyDictionary
 
-import redis.asyncio
-from redis.asyncio.client import PubSub
-
 from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.redis_types import AsyncPubSub, AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
 log = logging.getLogger(__name__)
@@ -55,16 +53,16 @@ class Listener:
 class Subscriptions:
     """The channels that this event loop listens to, over one connection that is made anew when it breaks."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: AsyncRedis) -> None:
         """Take the loop's client. Nothing is sent before somebody listens."""
         self._client = client
         self._listeners: dict[str, set[Listener]] = {}
         self._confirmations: dict[str, asyncio.Future[None]] = {}
-        self._pubsub: PubSub | None = None
+        self._pubsub: AsyncPubSub | None = None
         self._reader: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def listen(self, channel: str) -> AsyncIterator[Listener]:
+    async def listen(self, channel: str) -> AsyncGenerator[Listener]:
         """A listener on the channel; what is published once it is `confirmed` arrives."""
         confirmed = self._confirmations.setdefault(channel, asyncio.get_running_loop().create_future())
         listener = Listener(confirmed)
@@ -115,9 +113,9 @@ class Subscriptions:
                 with suppress(*REDIS_AWAY):
                     await pubsub.aclose()
 
-    async def _read(self, pubsub: PubSub) -> None:
+    async def _read(self, pubsub: AsyncPubSub) -> None:
         while True:
-            frame = cast("dict[str, object] | None", await pubsub.get_message(timeout=_HEALTH_CHECK_S))
+            frame = await pubsub.get_message(timeout=_HEALTH_CHECK_S)
             if frame is None:
                 await pubsub.ping()
             elif frame["type"] == "subscribe":

@@ -70,7 +70,7 @@ def cancel(settings: Settings, task_id: str) -> bool:
     Raises redis-py's errors where Redis is away.
     """
     outcome = {"exc_type": "TaskRevokedError", "exc_message": ["cancelled"], "exc_module": "celery.exceptions"}
-    record = {
+    record: dict[str, object] = {
         "task_id": task_id,
         "status": states.REVOKED,
         "result": outcome,

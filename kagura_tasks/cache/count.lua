@@ -17,15 +17,20 @@ local function read_entry(key, stats, ttl_s)
   return nil
 end
 
+-- A number that can be added up: whoever planted another one must not make the script fail.
+local function plausible(number)
+  return type(number) == 'number' and number >= 0 and number < 2 ^ 53
+end
+
 -- Add what a remembered answer once cost to what was saved. What is no completion adds nothing.
 local function count_saved(stats, entry)
   local response = entry.kind == 'completion' and entry.response
   local usage = type(response) == 'table' and response.usage
   if type(usage) ~= 'table' then return end
-  if type(usage.total_tokens) == 'number' then
+  if plausible(usage.total_tokens) then
     redis.call('HINCRBY', stats, 'tokens_saved', string.format('%d', usage.total_tokens))
   end
-  if type(usage.cost_usd) == 'number' then
+  if plausible(usage.cost_usd) then
     redis.call('HINCRBYFLOAT', stats, 'usd_saved', string.format('%.12f', usage.cost_usd))
   end
 end

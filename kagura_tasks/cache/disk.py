@@ -111,7 +111,9 @@ class DiskBackend:
             database.execute(
                 "INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (entry.tenant, entry.key, value, now + entry.ttl, now)
             )
-            database.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(entry.tenant, entry.key, t) for t in entry.tags])
+            database.executemany(
+                "INSERT INTO tags VALUES (?, ?, ?)", [(entry.tenant, entry.key, t) for t in entry.tags]
+            )
             database.execute("DELETE FROM entries WHERE expires_at <= ?", (now,))
             database.execute(
                 "DELETE FROM entries WHERE (tenant, key) IN "
@@ -146,13 +148,15 @@ class DiskBackend:
             counted = cast(
                 "list[tuple[str, float]]",
                 database.execute(
-                    "SELECT name, sum(value) FROM counters WHERE :tenant IS NULL OR tenant = :tenant GROUP BY name", only
+                    "SELECT name, sum(value) FROM counters WHERE :tenant IS NULL OR tenant = :tenant GROUP BY name",
+                    only,
                 ).fetchall(),
             )
             (size,) = cast(
                 "tuple[int]",
                 database.execute(
-                    "SELECT count(*) FROM entries WHERE expires_at > :now AND (:tenant IS NULL OR tenant = :tenant)", only
+                    "SELECT count(*) FROM entries WHERE expires_at > :now AND (:tenant IS NULL OR tenant = :tenant)",
+                    only,
                 ).fetchone(),
             )
         found = dict(counted)

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from kagura_tasks.errors import InvalidRequest
@@ -36,28 +36,15 @@ def cache_key(request: CompletionRequest) -> str:
 
     The form is `v<version>:<model>:<sha-256 in hex>`. Raises InvalidRequest where a value has no JSON form.
     """
-    fields = {
-        "messages": [message.to_json() for message in request.messages],
-        "params": request.params,
-        "tenant": request.tenant,
-    }
-    return key_of(request.model, fields)
+    return key_for(request.messages, request.model, request.tenant, request.params)
 
 
 def key_for(
     prompt: str | Sequence[Message | Mapping[str, object]], model: str, tenant: str, params: Mapping[str, object]
 ) -> str:
-    """The key of a request that is not built yet; a plain prompt is one message of the user."""
-    fields = {"messages": _turns(prompt), "params": params, "tenant": tenant}
-    return key_of(model, fields)
-
-
-def key_of(model: str, fields: Mapping[str, object]) -> str:
-    """Hash what a request consists of."""
-    params = fields["params"]
-    assert isinstance(params, Mapping)
-    counted = {**fields, "model": model, "params": _counted(params)}  # pyright: ignore[reportUnknownArgumentType]
-    canonical = json.dumps(_canonical(counted), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The same, for a request that is not built yet; a plain prompt is one message of the user."""
+    fields = {"messages": _turns(prompt), "model": model, "params": _counted(params), "tenant": tenant}
+    canonical = json.dumps(_canonical(fields), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"v{KEY_VERSION}:{model}:{hashlib.sha256(canonical.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
@@ -99,12 +86,15 @@ def _canonical(value: object) -> object:
         case float():
             return _canonical_number(value)
         case Mapping():
-            items: Iterable[tuple[object, object]] = value.items()  # pyright: ignore[reportUnknownVariableType]
-            return {str(_canonical(name)): _canonical(item) for name, item in items}
+            return _canonical_object(cast("Mapping[object, object]", value))
         case list() | tuple():
-            return [_canonical(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+            return [_canonical(item) for item in cast("Sequence[object]", value)]
         case _:
             raise InvalidRequest(f"a parameter of type {type(value).__name__} has no JSON form")
+
+
+def _canonical_object(value: Mapping[object, object]) -> dict[str, object]:
+    return {str(_canonical(name)): _canonical(item) for name, item in value.items()}
 
 
 def _canonical_number(value: float) -> float | int:

@@ -10,7 +10,14 @@ from typing import Literal
 
 from redis.exceptions import RedisError
 
-from kagura_tasks.cache.backend import CacheBackend, CacheEntry, CacheStats, Selection, decode_completion, decode_response
+from kagura_tasks.cache.backend import (
+    CacheBackend,
+    CacheEntry,
+    CacheStats,
+    Selection,
+    decode_completion,
+    decode_response,
+)
 from kagura_tasks.cache.disk import DiskBackend
 from kagura_tasks.cache.key import cache_key, key_for
 from kagura_tasks.cache.memory import MemoryBackend
@@ -139,7 +146,10 @@ class LLMCache:
         await self._store.close()
 
     def lookup(self, request: CompletionRequest) -> Completion | None:
-        """The remembered answer to this request, marked as cached. Blocks for one round trip at most."""
+        """The remembered answer to this request, marked as cached. Blocks for one round trip at most.
+
+        A corrupt entry is None and stays where it is: the worker that is asked instead drops and counts it.
+        """
         key = cache_key(request)
         try:
             value = self._store.lookup(request.tenant, key)
@@ -148,12 +158,16 @@ class LLMCache:
         return None if value is None else decode_completion(value, request.model)
 
     async def alookup(self, request: CompletionRequest) -> Completion | None:
-        """The same, without blocking the event loop."""
+        """The same, without blocking the event loop. A corrupt entry is dropped, and counted as a miss."""
+        key = cache_key(request)
         try:
-            value = await self._store.alookup(request.tenant, cache_key(request))
+            value = await self._store.alookup(request.tenant, key)
+            completion = None if value is None else decode_completion(value, request.model)
+            if value is not None and completion is None:
+                await self._drop_corrupt(request.tenant, key)
+            return completion
         except _UNAVAILABLE as error:
             return _as_miss("read", error)
-        return None if value is None else decode_completion(value, request.model)
 
     async def remember(self, request: CompletionRequest, completion: Completion) -> bool:
         """Keep the answer to this request; False where it was incomplete, or the backend is away."""
@@ -170,9 +184,12 @@ class LLMCache:
         try:
             return decode_response(value)
         except ValueError:
-            log.warning("a cache entry of tenant %s is corrupt: dropped, and counted as a miss", tenant)
-            await self._store.discard(tenant, key)
+            await self._drop_corrupt(tenant, key)
             return None
+
+    async def _drop_corrupt(self, tenant: str, key: str) -> None:
+        log.warning("a cache entry of tenant %s is corrupt: dropped, and counted as a miss", tenant)
+        await self._store.discard(tenant, key)
 
 
 class RedisCache(LLMCache):

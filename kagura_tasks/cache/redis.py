@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final, cast
 
-import redis
-import redis.asyncio
-
 from kagura_tasks.cache.backend import CacheEntry, CacheStats, Selection, tags_of
 from kagura_tasks.connections import async_client, close_async_clients, sync_client
-from kagura_tasks.lua import Argument, LuaScript
+from kagura_tasks.lua import LuaScript
+from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
 PREFIX: Final = "kagura:cache:"
@@ -81,9 +79,11 @@ class RedisBackend:
     async def discard(self, tenant: str, key: str) -> None:
         """See CacheBackend."""
         async with self._client.pipeline(transaction=False) as pipe:
-            pipe.delete(entry_key(tenant, key)).zrem(_index_key(tenant), key)
-            pipe.hincrby(stats_key(tenant), "corrupt", 1).hincrby(stats_key(tenant), "hits", -1)
-            pipe.hincrby(stats_key(tenant), "misses", 1).expire(stats_key(tenant), STATS_TTL_S)
+            pipe.delete(entry_key(tenant, key))
+            pipe.zrem(_index_key(tenant), key)
+            for name, by in (("corrupt", 1), ("misses", 1), ("hits", -1)):
+                pipe.hincrby(stats_key(tenant), name, by)
+            pipe.expire(stats_key(tenant), STATS_TTL_S)
             await pipe.execute()
 
     async def invalidate(self, selection: Selection) -> int:
@@ -103,19 +103,19 @@ class RedisBackend:
         await close_async_clients()
 
     @property
-    def _client(self) -> redis.asyncio.Redis:
+    def _client(self) -> AsyncRedis:
         return async_client(self._url, self._timeout_s)
 
     async def _tenants(self) -> list[str]:
         """Whoever has an entry or a counter. The counters outlive the entries, so that both are asked."""
         found = {name.decode() for name in await self._client.zrange(_TENANTS, 0, -1)}
         async for key in self._client.scan_iter(match=stats_key("*"), count=1000):
-            found.add(cast(bytes, key).decode().removeprefix(PREFIX).removesuffix(":stats"))
+            found.add(key.decode().removeprefix(PREFIX).removesuffix(":stats"))
         return sorted(found)
 
     async def _invalidate_tenant(self, tenant: str, selection: Selection) -> int:
         index = _tag_key(tenant, selection.tag) if selection.tag is not None else _index_key(tenant)
-        names = [cast(bytes, name).decode() for name in await self._client.zrange(index, 0, -1)]
+        names = [name.decode() for name in await self._client.zrange(index, 0, -1)]
         doomed = [name for name in names if selection.covers_key(name)]
         went = 0
         for start in range(0, len(doomed), _BATCH):
@@ -126,7 +126,7 @@ class RedisBackend:
 
     async def _tagged(self, tenant: str, tag: str, names: list[str]) -> list[str]:
         """Those that have the tag now: an index still lists an entry that was stored anew without it."""
-        values = cast("list[bytes | None]", await self._client.mget([entry_key(tenant, name) for name in names]))
+        values = await self._client.mget([entry_key(tenant, name) for name in names])
         tags = [tags_of(value) if value is not None else None for value in values]
         return [name for name, found in zip(names, tags, strict=True) if found is None or tag in found]
 
@@ -142,7 +142,7 @@ class RedisBackend:
             pipe.hgetall(stats_key(tenant))
             pipe.time()
             counters, (now_s, now_us) = cast("tuple[dict[bytes, bytes], tuple[int, int]]", await pipe.execute())
-        size = cast(int, await self._client.zcount(_index_key(tenant), f"({now_s}.{now_us:06}", "+inf"))
+        size = await self._client.zcount(_index_key(tenant), f"({now_s}.{now_us:06}", "+inf")
         found = {name.decode(): float(value) for name, value in counters.items()}
         usd_saved = found.pop("usd_saved", 0.0)
         known = {name: int(value) for name, value in found.items() if name in CacheStats.__dataclass_fields__}

@@ -61,7 +61,7 @@ _TRANSIENT: Final[list[tuple[type[Exception], type[TransientError], str]]] = [
 
 def prepare() -> None:
     """Make LiteLLM a plain caller: our own cache, retries and records replace its. Once a process, before it forks."""
-    litellm.telemetry = False
+    setattr(litellm, "telemetry", False)  # noqa: B010 (it is read, but not declared)
     litellm.cache = None
     litellm.num_retries = 0
     litellm.suppress_debug_info = True
@@ -75,7 +75,7 @@ def prepare() -> None:
 
 
 class LiteLLMProvider:
-    """Calls through `litellm.acompletion`. Providers' keys and addresses come from the environment, as LiteLLM reads it."""
+    """Calls through `litellm.acompletion`. Keys and addresses come from the environment, as LiteLLM reads it."""
 
     async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
         """See Provider."""
@@ -84,7 +84,7 @@ class LiteLLMProvider:
             async with asyncio.timeout(timeout_s + _GRACE_S):
                 response = await self._call(request, timeout_s, heard)
             return _completion(response, request.model, heard)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (the border: LiteLLM lets through whatever a provider's code raises)
             raise translate(error, request) from None
 
     async def _call(self, request: CompletionRequest, timeout_s: float, heard: list[str]) -> litellm.ModelResponse:
@@ -137,7 +137,7 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
 def missing_keys(model: str) -> tuple[str, ...]:
     """The variables with a key that this model's provider wants and this process lacks."""
     with suppress(Exception):
-        found = cast("dict[str, Any]", litellm.validate_environment(model))
+        found = cast("dict[str, Any]", cast(Any, litellm).validate_environment(model))
         return tuple(name for name in found.get("missing_keys", ()) if name.endswith(("_KEY", "_KEY_ID")))
     return ()
 
@@ -209,7 +209,8 @@ def _finish_reason(choice: Any, heard: Sequence[str]) -> str:
     LiteLLM reads a missing reason, and one that it does not know, as "stop". The first can be seen only in the
     provider's own words, the second is kept aside. No longer needed once ModelResponse keeps a missing reason None.
     """
-    native = (getattr(choice, "provider_specific_fields", None) or {}).get("native_finish_reason")
+    extra = cast("dict[str, object]", getattr(choice, "provider_specific_fields", None) or {})
+    native = extra.get("native_finish_reason")
     if choice.finish_reason == "stop":
         return str(native) if native else "stop" if _said_why(heard) else ""
     return "tool_calls" if choice.finish_reason == "function_call" else str(choice.finish_reason)

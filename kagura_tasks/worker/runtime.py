@@ -22,7 +22,7 @@ class Runtime:
     def __init__(self, settings: Settings, open_provider: Callable[[], Provider] | None = None) -> None:
         """Take the settings, and what makes the provider (default: LiteLLM). Starts and imports nothing yet."""
         self.settings = settings
-        self._open_provider = open_provider or _open_litellm
+        self._open_provider = open_provider or open_litellm
         self._loop = LoopThread("kagura-worker")
         self._runner: CompletionRunner | None = None
 
@@ -50,7 +50,8 @@ class Runtime:
         return self._runner
 
 
-def _open_litellm() -> Provider:
+def open_litellm() -> Provider:
+    """LiteLLM, imported now: it takes seconds, and only whoever makes calls should wait for it."""
     from kagura_tasks.providers.litellm import LiteLLMProvider, prepare
 
     prepare()

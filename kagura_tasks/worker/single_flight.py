@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from uuid import uuid4
-
-import redis.asyncio
 
 from kagura_tasks.cache.backend import CacheEntry, decode_completion
 from kagura_tasks.cache.key import cache_key
@@ -23,7 +21,8 @@ from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.cache.redis import STATS_TTL_S, RedisBackend, entry_key, stats_key, store_args, store_keys
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.errors import KaguraTasksError, rebuild
-from kagura_tasks.lua import Argument, LuaScript
+from kagura_tasks.lua import LuaScript
+from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
 from kagura_tasks.subscriptions import subscriptions
@@ -100,7 +99,7 @@ class RedisSingleFlight:
                 return await self._lead(job, joined, call)
 
     @property
-    def _client(self) -> redis.asyncio.Redis:
+    def _client(self) -> AsyncRedis:
         return async_client(self._url, self._timeout_s)
 
     async def _join(self, job: Job, following: str) -> Completion | _Flight | None:
@@ -147,7 +146,7 @@ class RedisSingleFlight:
         return CacheEntry(key, completion, ttl=ttl_s, model=request.model, tenant=request.tenant, tags=request.tags)
 
     @asynccontextmanager
-    async def _kept_alive(self, flight: _Flight) -> AsyncIterator[None]:
+    async def _kept_alive(self, flight: _Flight) -> AsyncGenerator[None]:
         """The lease is renewed for as long as the block runs."""
         renewal = asyncio.create_task(self._renew_for_ever(flight))
         try:
@@ -188,7 +187,7 @@ class RedisSingleFlight:
         hub = subscriptions(self._url, self._timeout_s)
         async with hub.listen(flight.outcome_key) as listener:
             await listener.confirmed(self._lease_s)
-            payload = cast("bytes | None", await self._client.get(flight.outcome_key))
+            payload = await self._client.get(flight.outcome_key)
             if payload is None:
                 try:
                     payload = await listener.next(flight.lease_left_s + 0.05)
@@ -233,9 +232,7 @@ def _flight_key(request: CompletionRequest, key: str) -> str:
     return f"kagura:flight:{request.tenant}:{key}"
 
 
-def _flight(
-    request: CompletionRequest, key: str, flight_id: str, fence: int = 0, lease_left_s: float = 0.0
-) -> _Flight:
+def _flight(request: CompletionRequest, key: str, flight_id: str, fence: int = 0, lease_left_s: float = 0.0) -> _Flight:
     outcome_key = f"kagura:flight:{request.tenant}:outcome:{flight_id}"
     return _Flight(_flight_key(request, key), outcome_key, flight_id, fence, lease_left_s)
 

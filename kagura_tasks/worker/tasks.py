@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from celery import Celery, Task, states
 from celery.exceptions import Ignore
@@ -19,11 +19,11 @@ from kagura_tasks.worker.runtime import Runtime
 Payload = dict[str, Any]
 
 
-class PrivateTask(Task):
+class PrivateTask(Task[..., Payload]):
     """A task whose arguments and results appear in no event, no log and not in Flower."""
 
     #: Celery shows this many characters of a result: none.
-    resultrepr_maxsize: Final = 0
+    resultrepr_maxsize: int = 0
 
     def apply_async(self, *args: Any, **options: Any) -> Any:
         """Celery's own; a retry comes through here too, and would show the arguments otherwise."""
@@ -43,7 +43,9 @@ def register(app: Celery, runtime: Runtime) -> None:
         max_retries=None,
         throws=(KaguraTasksError,),
     )
-    def complete(task: Task, payload: Payload, looked_up: bool = False, tries: Payload | None = None) -> Payload:
+    def complete(
+        task: Task[..., Payload], payload: Payload, looked_up: bool = False, tries: Payload | None = None
+    ) -> Payload:
         """One completion. A transient failure with a long wait goes to Celery's retry."""
         recorded = _recorded(task)
         if recorded is not None:
@@ -53,17 +55,17 @@ def register(app: Celery, runtime: Runtime) -> None:
             return runtime.run(job).model_dump(mode="json")
         except RetryLater as later:
             again = {"looked_up": True, "tries": vars(later.tries)}
-            raise task.retry(args=[payload], kwargs=again, exc=later.cause, countdown=later.wait_s) from None
+            raise task.retry(args=(payload,), kwargs=again, exc=later.cause, countdown=later.wait_s) from None
 
     del complete
 
 
-def _recorded(task: Task) -> Payload | None:
+def _recorded(task: Task[..., Payload]) -> Payload | None:
     """The outcome that this very task has already: it was delivered again, or cancelled while it waited.
 
     Raises Celery's Ignore where it was cancelled, and the recorded error where it failed.
     """
-    record = cast("dict[str, Any]", task.backend.get_task_meta(str(task.request.id), cache=False))
+    record = task.backend.get_task_meta(str(task.request.id), cache=False)
     match record["status"]:
         case states.SUCCESS:
             return Completion.model_validate(record["result"]).model_dump(mode="json")

@@ -15,7 +15,7 @@ def run_guard(name: str, folder: Path) -> tuple[int, list[str]]:
     """A guard's exit code, and the lines it printed."""
     # -I: a planted sitecustomize.py must be found, not run; nothing of the caller's environment plays a part.
     command = [sys.executable, "-I", str(PROJECT / "tools" / f"{name}.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     return done.returncode, done.stdout.splitlines()
 
@@ -133,8 +133,12 @@ def test_the_editable_install_of_this_project_passes(tmp_path: Path, end: str):
     assert check_environment(tmp_path) == (0, [])
 
 
+#: Code to Python; but read as a path that starts at the checkout, it leads there.
+CODE_LIKE_A_PATH = "import cook # /.."
+
+
 @pytest.mark.parametrize(
-    "content", [f"{PROJECT}\nimport cook\n", f"{PROJECT}\n/elsewhere\n", "/elsewhere\n", "import x"]
+    "content", [f"{PROJECT}\nimport cook\n", f"{PROJECT}\n/elsewhere\n", "/elsewhere\n", "", CODE_LIKE_A_PATH]
 )
 def test_the_editable_install_may_name_nothing_but_the_checkout(tmp_path: Path, content: str):
     """A second line, another folder or code in the project's own .pth is found."""

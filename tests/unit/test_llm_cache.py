@@ -138,8 +138,8 @@ async def test_stats_and_hit_rate(cache: LLMCache):
         await cache.get(key)
     stats = await cache.stats()
     assert stats == {
-        **{"backend": "memory", "size": 1, "max_size": 1000, "hits": 3, "misses": 1, "hit_rate": 0.75},
-        **{"shared": 0, "corrupt": 0, "tokens_saved": 30, "usd_saved": 1.5},
+        "backend": "memory", "size": 1, "max_size": 1000, "hits": 3, "misses": 1, "hit_rate": 0.75,
+        "shared": 0, "corrupt": 0, "tokens_saved": 30, "usd_saved": 1.5,
     }
 
 
@@ -246,11 +246,17 @@ async def test_what_has_no_json_form_is_refused(cache: LLMCache):
         await cache.set("key", object())
 
 
-async def test_a_value_that_somebody_set_is_no_completion(cache: LLMCache):
-    """A request's key that holds another value than a completion is no answer to it."""
-    await cache.set(cache_key(request()), "just a text")
-    assert await cache.alookup(request()) is None
+async def test_a_text_that_somebody_set_is_an_answer(cache: LLMCache):
+    """As in the RFC, the answer to a request can be set by hand; another JSON value answers no request."""
+    key = cache_key(request())
+    await cache.set(key, "just a text")
+    answer = cache.lookup(request())
+    assert answer is not None
+    assert answer == await cache.alookup(request())
+    assert (answer.text, answer.cached, answer.model) == ("just a text", True, MODEL)
+    await cache.set(key, {"text": "no text"})
     assert cache.lookup(request()) is None
+    assert await cache.alookup(request()) is None
 
 
 # Bad days.
@@ -308,9 +314,11 @@ async def test_bytes_that_are_no_entry_are_a_miss(fleet_cache: LLMCache, client_
     """Whatever the bytes are: a miss in both worlds, no error, and the next answer takes their place."""
     plant(client_of_redis, GARBAGE[name])
     assert fleet_cache.lookup(request()) is None
+    before = await fleet_cache.stats()
     plant(client_of_redis, GARBAGE[name])
     assert await fleet_cache.alookup(request()) is None
-    assert (await fleet_cache.stats())["hits"] == 0
+    after = await fleet_cache.stats()
+    assert [after[name] - before[name] for name in ("hits", "misses", "corrupt")] == [0, 1, 1]
     assert await fleet_cache.remember(request(), completion())
     assert await fleet_cache.alookup(request()) == completion().as_cached()
 

@@ -1,0 +1,182 @@
+"""Agents: a function's docstring is the prompt, its return type is the answer's form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+
+from celery.canvas import Signature
+from pydantic import BaseModel, ValidationError
+
+from kagura_tasks import signatures
+from kagura_tasks.client import LLMClient
+from kagura_tasks.errors import ConfigurationError, OutputInvalid
+from kagura_tasks.functions import LLMConfig, default_client
+from kagura_tasks.prompts import template_of
+from kagura_tasks.results import AnswerSource, LLMResult
+from kagura_tasks.schemas import Completion, CompletionRequest, Json, Message, problems_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: How often a model is told what was wrong with its answer.
+_FURTHER_ASKS: Final = 2
+
+
+class Agent(Generic[P, R]):
+    """A prompt that is called like the function it was declared as. Made by `agent`."""
+
+    def __init__(self, function: Callable[P, object], client: LLMClient | None, options: dict[str, Any]) -> None:
+        """Check the declaration. Raises PromptError or ConfigurationError where it cannot work."""
+        self._signature = inspect.signature(function)
+        self._template = template_of(function)
+        self._output = _output_type(function)
+        self._client = client
+        self._options = options
+        update_wrapper(self, function)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Enqueue and wait: the answer's text, or an instance of the declared model.
+
+        Raises:
+            OutputInvalid: The answer did not fit the declared model, also when it was asked again.
+            KaguraTasksError: See LLMClient.submit and LLMResult.get.
+        """
+        request = self.request(*args, **kwargs)
+        result = self._checked(request, await self.client.asubmit(request))
+        completion = await result
+        return cast(R, completion.text if self._output is None else completion.parsed)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> LLMResult:
+        """Enqueue. The completion's `parsed` is an instance of the declared model."""
+        request = self.request(*args, **kwargs)
+        return self._checked(request, self.client.submit(request))
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[dict[str, object]]:
+        """A Celery signature, for canvas of one's own. Its result is a Completion as JSON."""
+        return signatures.complete(self.client.app, self.request(*args, **kwargs))
+
+    def request(self, *args: P.args, **kwargs: P.kwargs) -> CompletionRequest:
+        """What would be sent for these arguments. Raises PromptError where the prompt cannot be rendered."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        prompt = self._template.render(bound.arguments, self.client.settings.max_prompt_bytes)
+        options = dict(self._options)
+        if self._output is not None:
+            options["response_format"] = _response_format(self._output)
+        return self.client.request(prompt, **options)
+
+    @property
+    def client(self) -> LLMClient:
+        """Who sends: the agent's own client, or the default one."""
+        return self._client or default_client()
+
+    def _checked(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
+        if self._output is None:
+            return result
+        return LLMResult(result.id, CheckedAnswer(result.source, self._output, request, self.client))
+
+
+class CheckedAnswer:
+    """An answer that must fit a model; one that does not is asked for again, with what was wrong."""
+
+    def __init__(
+        self, source: AnswerSource, output: type[BaseModel], request: CompletionRequest, client: LLMClient
+    ) -> None:
+        """Take where the first answer comes from, what it must fit, and how to ask again."""
+        self._source = source
+        self._output = output
+        self._request = request
+        self._client = client
+
+    async def answer(self, timeout_s: float | None) -> Completion:
+        """See AnswerSource. Also raises OutputInvalid."""
+        completion = await self._source.answer(timeout_s)
+        request = self._request
+        for _ in range(_FURTHER_ASKS):
+            try:
+                return self._parsed(completion)
+            except ValidationError as error:
+                request = _asked_again(request, completion, problems_of(error))
+            completion = await (await self._client.asubmit(request)).aget(timeout_s)
+        try:
+            return self._parsed(completion)
+        except ValidationError as error:
+            raise OutputInvalid(self._output.__name__, problems_of(error), _FURTHER_ASKS + 1) from None
+
+    def status(self) -> str:
+        """See AnswerSource."""
+        return self._source.status()
+
+    def cancel(self) -> None:
+        """See AnswerSource."""
+        self._source.cancel()
+
+    def _parsed(self, completion: Completion) -> Completion:
+        return completion.model_copy(update={"parsed": self._output.model_validate_json(completion.text)})
+
+
+@overload
+def agent(function: Callable[P, Any], /) -> Agent[P, Any]: ...
+
+
+@overload
+def agent(
+    *, client: LLMClient | None = None, config: LLMConfig | None = None, **options: Any
+) -> Callable[[Callable[P, Any]], Agent[P, Any]]: ...
+
+
+def agent(
+    function: Callable[P, Any] | None = None,
+    /,
+    *,
+    client: LLMClient | None = None,
+    config: LLMConfig | None = None,
+    **options: Any,
+) -> Agent[P, Any] | Callable[[Callable[P, Any]], Agent[P, Any]]:
+    """Make an agent of a function. Its body never runs: the docstring is the prompt, a Jinja2 template over the
+    parameters; the return type is `str`, or a pydantic model that the answer must fit.
+
+    Args:
+        function: The function, where the decorator is used without arguments.
+        client: Who sends; default: the default client.
+        config: How to call the model, in one value; `options` win over it.
+        options: What `LLMClient.submit` takes: model, tags, temperature, ...
+
+    Raises:
+        PromptError: No docstring, one that is no template, or one with a name that is no parameter.
+        ConfigurationError: A return type that is neither `str` nor a pydantic model.
+    """
+
+    def make(declared: Callable[P, Any]) -> Agent[P, Any]:
+        return Agent(declared, client, {**(config.options() if config else {}), **options})
+
+    return make if function is None else make(function)
+
+
+def _output_type(function: Callable[..., object]) -> type[BaseModel] | None:
+    """The model that the answer must fit; None for text."""
+    declared = cast(object, get_type_hints(function).get("return", str))
+    if declared is str:
+        return None
+    if isinstance(declared, type) and issubclass(declared, BaseModel):
+        return declared
+    raise ConfigurationError(f"{function.__name__} returns {declared!r}: an agent returns str or a pydantic model")
+
+
+def _response_format(output: type[BaseModel]) -> Json:
+    """The model as OpenAI's structured output, which LiteLLM translates for other providers."""
+    schema = {"name": output.__name__, "schema": output.model_json_schema()}
+    return cast(Json, {"type": "json_schema", "json_schema": schema})
+
+
+def _asked_again(request: CompletionRequest, completion: Completion, problems: str) -> CompletionRequest:
+    """The conversation so far, with what was wrong. It is another request, so it has a cache entry of its own."""
+    complaint = f"That is not valid: {problems}. Answer again, with nothing but JSON that fits the schema."
+    turns = (
+        Message(role="assistant", content=completion.text),
+        Message(role="user", content=complaint),
+    )
+    return request.model_copy(update={"messages": (*request.messages, *turns)})

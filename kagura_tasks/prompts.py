@@ -1,0 +1,80 @@
+"""Prompts from templates: Jinja2 in a sandbox, where an unknown name is an error and output is bounded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from kagura_tasks.errors import PromptError, PromptTooLarge
+
+#: Operators that make much text out of little: the sandbox lets them through, so the template may not use them.
+_GROWING: Final = (nodes.Mul, nodes.Pow)
+
+_MAX_TEMPLATE_CHARS: Final = 100_000
+
+# autoescape is for HTML: a prompt is plain text, and must reach the model as it was written.
+_environment: Final = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A template that was checked against the names it may use."""
+
+    template: Template
+    names: frozenset[str]
+
+    @classmethod
+    def parse(cls, source: str, names: frozenset[str], where: str) -> PromptTemplate:
+        """Check the template. Raises PromptError for a syntax error, or a name that nobody will give.
+
+        Args:
+            source: Jinja2.
+            names: What will be given when it is rendered.
+            where: Whose template it is, for messages.
+        """
+        if len(source) > _MAX_TEMPLATE_CHARS:
+            raise PromptError(f"the prompt of {where} has more than {_MAX_TEMPLATE_CHARS:,} characters")
+        try:
+            tree = _environment.parse(source)
+            template = _environment.from_string(tree)
+        except TemplateError as error:
+            raise PromptError(f"the prompt of {where} is no valid template: {error}") from None
+        unknown = sorted(meta.find_undeclared_variables(tree) - names)
+        if unknown:
+            known = ", ".join(sorted(names)) or "none"
+            raise PromptError(
+                f"the prompt of {where} uses {', '.join(unknown)}, which it is not given (known: {known})"
+            )
+        if next(tree.find_all(_GROWING), None) is not None:
+            raise PromptError(f"the prompt of {where} multiplies: compute such values in Python, and give them")
+        return cls(template, names)
+
+    def render(self, values: Mapping[str, object], limit_bytes: int) -> str:
+        """The prompt's text. Raises PromptError where the template fails on these values, or PromptTooLarge."""
+        pieces: list[str] = []
+        size = 0
+        try:
+            for piece in self.template.generate(values):
+                size += len(piece)
+                if size > limit_bytes:
+                    raise PromptTooLarge(size, limit_bytes)
+                pieces.append(piece)
+        except TemplateError as error:
+            raise PromptError(f"the prompt cannot be rendered: {error}") from None
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise PromptError(f"the prompt cannot be rendered: {type(error).__name__} in the template") from None
+        return "".join(pieces).strip()
+
+
+def template_of(function: Callable[..., object]) -> PromptTemplate:
+    """The docstring of the function, as a template over its parameters. Raises PromptError."""
+    source = inspect.getdoc(function)
+    if not source:
+        raise PromptError(f"{function.__name__} has no docstring: an agent's docstring is its prompt")
+    names = frozenset(inspect.signature(function).parameters)
+    return PromptTemplate.parse(source, names, function.__name__)

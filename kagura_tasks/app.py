@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import parse_qs
 
 from celery import Celery
 
@@ -70,6 +71,23 @@ def create_app(settings: Settings) -> Celery:
         enable_utc=True,
     )
     return app
+
+
+def settings_of(app: Celery, settings: Settings) -> Settings:
+    """The settings, with the addresses at which a Celery app of a team's own keeps its messages and results."""
+    urls = {"broker_url": app.conf.broker_url, "result_url": app.conf.result_backend}
+    found = {name: _plain_url(str(url)) for name, url in urls.items() if url}
+    return settings.override(**{name: url for name, url in found.items() if url})
+
+
+def _plain_url(url: str) -> str | None:
+    """The address as we spell it; None where it is no Redis that a URL describes (a sentinel, another broker)."""
+    url = url.removeprefix(f"{_RESULT_BACKEND}+").removeprefix("redis+")
+    if url.startswith("socket://"):
+        path, _, query = url.removeprefix("socket://").partition("?")
+        database = parse_qs(query).get("virtual_host", ["0"])[0]
+        return f"unix://{path}?db={database}"
+    return url if url.startswith(("redis://", "rediss://")) else None
 
 
 def _is_network(url: RedisUrl) -> bool:

@@ -9,7 +9,7 @@ from celery import Celery
 from celery.utils.imports import symbol_by_name
 from kombu.utils.uuid import uuid
 
-from kagura_tasks.app import create_app
+from kagura_tasks.app import create_app, settings_of
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.requests import Prompt, build_request
 from kagura_tasks.results import LLMResult, Remembered, RememberedHere
@@ -84,7 +84,7 @@ class LLMClient:
             ConfigurationError: A setting is wrong.
         """
         given = {"redis_url": redis_url, "default_model": model, "tenant": tenant, "execution": execution}
-        self.settings = _override(settings or load_settings(), {**_addresses_of(app), **given})
+        self.settings = _settings_for(app, settings).override(**given)
         open_executor = cast("type[Executor]", symbol_by_name(_EXECUTORS[self.settings.execution]))
         self.app = app or create_app(self.settings)
         self._executor = open_executor(self.settings, self.app)
@@ -181,14 +181,5 @@ class LLMClient:
         return LLMResult(result.id, RememberedHere(result.source, self._own_cache, request))
 
 
-def _addresses_of(app: Celery | None) -> dict[str, object]:
-    """Where a Celery app of the caller's own keeps its messages and results, if that is Redis."""
-    if app is None:
-        return {}
-    found = {"broker_url": str(app.conf.broker_url or ""), "result_url": str(app.conf.result_backend or "")}
-    return {name: url for name, url in found.items() if url.startswith(("redis://", "rediss://"))}
-
-
-def _override(settings: Settings, given: dict[str, object]) -> Settings:
-    changes = {name: value for name, value in given.items() if value is not None}
-    return Settings(**{**settings.model_dump(), **changes}) if changes else settings
+def _settings_for(app: Celery | None, settings: Settings | None) -> Settings:
+    return settings_of(app, settings or load_settings()) if app else settings or load_settings()

@@ -104,6 +104,11 @@ class EmbeddedRedis:
             raise RuntimeError("the embedded server is not started")
         return self._process.pid
 
+    @property
+    def log_file(self) -> Path:
+        """What it writes about itself, across restarts; gone after `stop`."""
+        return self._home / "server.log"
+
     def start(self) -> Self:
         """Start and wait until it answers. Raises ConfigurationError where no server is found, or it does not start."""
         if self._folder is not None:
@@ -167,7 +172,7 @@ class EmbeddedRedis:
         keep = ["--dir", str(self._home), "--save", "", *self._append_options, "--maxmemory-policy", "noeviction"]
         guard = ["--protected-mode", "yes", "--enable-debug-command", "no", "--enable-module-command", "no"]
         command = [str(binary), "--port", str(self._port), *listen, *keep, *guard]
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 tied_to_this_process(command),
                 cwd=self._home,
@@ -201,12 +206,8 @@ class EmbeddedRedis:
             process.kill()
             _ = process.wait()
 
-    @property
-    def _log(self) -> Path:
-        return self._home / "server.log"
-
     def _last_words(self) -> str:
-        lines = self._log.read_text("utf-8", errors="replace").split("\n")
+        lines = self.log_file.read_text("utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 

@@ -242,6 +242,8 @@ def rebuild(kind: str, args: list[object]) -> KaguraTasksError:
     if not (isinstance(cls, type) and issubclass(cls, KaguraTasksError)):
         return TaskFailed(kind)
     try:
-        return cls(*args)
-    except TypeError:
+        error = cls(*args)
+        _ = str(error)  # fields of other types than ours show here
+        return error
+    except (TypeError, ValueError):
         return TaskFailed(kind, "the error came with fields that this version does not know")

@@ -61,12 +61,17 @@ class InlineExecutor:
             self._runner = CompletionRunner(
                 provider=self._provider or await asyncio.to_thread(open_litellm),
                 flights=LocalSingleFlight(self.cache),
+                records=_no_record,
                 policy=RetryPolicy.from_settings(self._settings),
                 call_timeout_s=self._settings.call_timeout_s,
                 # There is no queue to go back to: any wait is sat out here.
                 short_wait_s=float("inf"),
             )
         return await self._runner.run(job)
+
+
+async def _no_record(_task_id: str) -> None:
+    """Inline calls are started once, and leave no record."""
 
 
 class InlineAnswer:

@@ -23,6 +23,9 @@ from kagura_tasks.task_store import TaskRecord, record_key
 #: Seconds after which a waiter looks for itself, whatever it was told: the bound on any lost notice.
 _LOOK_AGAIN_S: Final = 5.0
 
+#: Seconds before the next look at a Redis that is away.
+_RECONNECT_S: Final = 0.2
+
 
 class QueueExecutor:
     """Sends requests to the workers' queues."""
@@ -114,13 +117,11 @@ class QueuedAnswer:
 
     async def _look(self) -> TaskRecord | None:
         """The record, if the task has an outcome and Redis is there to tell."""
-        client = async_client(self._settings.results, self._settings.redis_timeout_s)
         try:
-            value = await client.get(record_key(self._task_id))
+            record = await task_store.find(self._settings, self._task_id)
         except REDIS_AWAY:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_RECONNECT_S)
             return None
-        record = TaskRecord.parse(self._task_id, value)
         return record if record.is_finished else None
 
     async def _ping(self) -> None:

@@ -72,7 +72,7 @@ class CompletionRequest(Wire):
     use_cache: bool = True
     cache_ttl_s: int | None = Field(default=None, gt=0)
     tags: tuple[TagName, ...] = Field(default=(), max_length=16)
-    timeout_s: float | None = Field(default=None, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     priority: Priority = Priority.NORMAL
 
 

@@ -26,7 +26,11 @@ class RedisUrl(str):
 
     def masked(self) -> str:
         """The address for people: whoever reads it learns no password."""
-        return re.sub(r"(?<=://)[^/@]*@", "***@", self.partition("?")[0])
+        scheme, colon, rest = self.partition("://")
+        # Up to the last @, wherever it is: passwords hold @, / and ? though they should not.
+        if "@" in rest:
+            rest = "***@" + rest.rpartition("@")[2]
+        return scheme + colon + re.split(r"[?#]", rest)[0]
 
     def __repr__(self) -> str:
         """The masked address: settings end up in logs."""
@@ -77,7 +81,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     redis_url: RedisUrl = RedisUrl("redis://localhost:6379/0")
@@ -107,6 +116,11 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigurationError("; ".join(map(_explain, error.errors()))) from None
+
+    def override(self, **values: object) -> Settings:
+        """The same settings but for the values that are not None, which are checked as well."""
+        changes = {name: value for name, value in values.items() if value is not None}
+        return Settings(**{**self.model_dump(), **changes}) if changes else self
 
     @property
     def broker(self) -> RedisUrl:

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, cast
 from weakref import WeakKeyDictionary
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.redis_types import AsyncPubSub, AsyncRedis
 from kagura_tasks.settings import RedisUrl
@@ -100,8 +102,11 @@ class Subscriptions:
         while True:
             pubsub = self._client.pubsub()
             try:
-                await pubsub.subscribe(*self._listeners)
+                known = set(self._listeners)
+                await pubsub.subscribe(*known)
                 self._pubsub = pubsub
+                if late := self._listeners.keys() - known:
+                    await pubsub.subscribe(*late)  # they came while the connection was being made
                 await self._read(pubsub)
             except REDIS_AWAY as error:
                 log.warning("the subscription to Redis broke (%s): connecting anew", type(error).__name__)
@@ -114,8 +119,12 @@ class Subscriptions:
                     await pubsub.aclose()
 
     async def _read(self, pubsub: AsyncPubSub) -> None:
+        asked = False
         while True:
             frame = await pubsub.get_message(timeout=_HEALTH_CHECK_S)
+            if frame is None and asked:
+                raise RedisConnectionError("the server does not answer")
+            asked = frame is None
             if frame is None:
                 await pubsub.ping()
             elif frame["type"] == "subscribe":

@@ -10,7 +10,7 @@ from typing import Final, cast
 from celery import states
 from pydantic import ValidationError
 
-from kagura_tasks.connections import sync_client
+from kagura_tasks.connections import async_client, sync_client
 from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed, rebuild
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.schemas import Completion, completion_from_wire
@@ -62,6 +62,12 @@ class TaskRecord:
             return completion_from_wire(cast("dict[str, object]", self.result))
         except ValidationError:
             raise TaskFailed("UnknownResult", "the task's result is no completion") from None
+
+
+async def find(settings: Settings, task_id: str) -> TaskRecord:
+    """What is known of the task. Raises redis-py's errors where Redis is away."""
+    client = async_client(settings.results, settings.redis_timeout_s)
+    return TaskRecord.parse(task_id, await client.get(record_key(task_id)))
 
 
 def cancel(settings: Settings, task_id: str) -> bool:

@@ -20,8 +20,8 @@ from tests.support.llm import LlmServer, StubServer, server_process
 from tests.support.redis_keys import keys_without_ttl
 from tests.support.workers import NOT_INHERITED, Fleet, Worker, WorkerOptions
 
-#: The session's worker has a database that nobody flushes; the other one is flushed before each test.
-_WORKERS_DATABASE, _TESTS_DATABASE = 0, 1
+#: The session's workers have databases that nobody flushes; the other one is flushed before each test.
+_WORKERS_DATABASE, _TESTS_DATABASE, _FLEETS_DATABASE = 0, 1, 2
 
 # No deadline: a machine that others use, too, says nothing about the code. No database: a run leaves no files.
 hypothesis.settings.register_profile("kagura", deadline=None, database=None)
@@ -54,9 +54,11 @@ def redis_server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def redis_url(request: pytest.FixtureRequest, redis_server: EmbeddedRedis) -> RedisUrl:
-    """A database of the session's Redis: an empty one, or the worker's where the test asks for `worker`."""
+    """A database of the session's Redis: an empty one, or that of `worker` or `fleet` where the test asks for it."""
     if "worker" in request.fixturenames:
         return _at_database(redis_server.url, _WORKERS_DATABASE)
+    if "fleet" in request.fixturenames:
+        return _at_database(redis_server.url, _FLEETS_DATABASE)
     url = _at_database(redis_server.url, _TESTS_DATABASE)
     sync_client(url, 2.0).flushdb()
     return url
@@ -116,6 +118,20 @@ def worker(
         worker.kill9()
 
 
+@pytest.fixture(scope="session")
+def fleet(
+    redis_server: EmbeddedRedis, stub_server: StubServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    """Four workers on the stub, for all tests that need several processes and kill none of them."""
+    url = _at_database(redis_server.url, _FLEETS_DATABASE)
+    fleet = Fleet(url, stub_server.base_url, tmp_path_factory.mktemp("fleet"))
+    try:
+        fleet(4, WorkerOptions(concurrency=64))
+        yield fleet
+    finally:
+        fleet.stop()
+
+
 @pytest.fixture
 def start_workers(redis_url: RedisUrl, llm: LlmServer, tmp_path: Path) -> Iterator[Fleet]:
     """Starts workers of this test's own on `redis_url`: `first, second = start_workers(2)`. Ended after the test."""
@@ -148,7 +164,7 @@ def no_key_without_ttl(request: pytest.FixtureRequest) -> Iterator[None]:
     url = request.getfixturevalue("redis_server").url if "redis_server" in request.fixturenames else None
     yield
     if url is not None:
-        for database in (_WORKERS_DATABASE, _TESTS_DATABASE):
+        for database in (_WORKERS_DATABASE, _TESTS_DATABASE, _FLEETS_DATABASE):
             leaked = keys_without_ttl(sync_client(_at_database(url, database), 2.0))
             assert not leaked, f"keys without a TTL: {leaked}"
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final, cast
+from importlib import import_module
+from typing import Any, Final, TypeVar, cast
+from weakref import WeakSet
 
 # Before the import: LiteLLM would fetch its price map over the network, with retries.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -35,8 +39,13 @@ from kagura_tasks.errors import (
 )
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
+T = TypeVar("T")
+
 #: Seconds after `timeout_s` at which a call is given up that LiteLLM itself did not end.
 _GRACE_S: Final = 1.0
+
+#: Providers whose requests are built without network access. (Others fetch tokens or tokenizers while they build.)
+_BUILT_OFFLINE: Final = ("openai/", "hosted_vllm/", "gpt-")
 
 #: LiteLLM's errors and ours, first match first: some of theirs are subclasses of others.
 _PERMANENT: Final[list[tuple[type[Exception], type[PermanentError], str]]] = [
@@ -69,23 +78,55 @@ def prepare() -> None:
     # Its log lines may quote prompts and keys; whatever matters in them is in the errors that we raise.
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).disabled = True
+    # LiteLLM's OpenAI client loads its parts at the first call, in the middle of the event loop: half a second.
+    import_module("openai.resources.chat.completions")
     # What the import made lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
 
 
+class RequestsInline(ThreadPoolExecutor):
+    """An event loop's executor that makes LiteLLM's requests on the spot, and all else in threads.
+
+    `acompletion` builds each request in the loop's executor. That is a millisecond of pure Python, so a thread wins
+    nothing; with hundreds of Celery's threads in the process, the way there and back costs more than the work.
+    Only for providers whose requests are built without network access. No longer needed where tasks are coroutines.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """See Executor."""
+        if not _builds_request(fn):
+            return super().submit(fn, *args, **kwargs)
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 (an executor hands over whatever its function raises)
+            done.set_exception(error)
+        return done
+
+
 class LiteLLMProvider:
     """Calls through `litellm.acompletion`. Keys and addresses come from the environment, as LiteLLM reads it."""
+
+    def __init__(self) -> None:
+        """Nothing is opened yet."""
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
     async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
         """See Provider."""
         heard: list[str] = []
+        self._prepare(asyncio.get_running_loop())
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
                 response = await self._call(request, timeout_s, heard)
             return _completion(response, request.model, heard)
         except Exception as error:  # noqa: BLE001 (the border: LiteLLM lets through whatever a provider's code raises)
             raise translate(error, request) from None
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop not in self._loops:
+            self._loops.add(loop)
+            loop.set_default_executor(RequestsInline(thread_name_prefix="kagura-executor"))
 
     async def _call(self, request: CompletionRequest, timeout_s: float, heard: list[str]) -> litellm.ModelResponse:
         def listen(details: Mapping[str, object]) -> None:
@@ -140,6 +181,14 @@ def missing_keys(model: str) -> tuple[str, ...]:
         found = cast("dict[str, Any]", cast(Any, litellm).validate_environment(model))
         return tuple(name for name in found.get("missing_keys", ()) if name.endswith(("_KEY", "_KEY_ID")))
     return ()
+
+
+def _builds_request(function: Callable[..., object]) -> bool:
+    """This is `acompletion`'s `partial(context.run, partial(completion, model=..., ...))`."""
+    inner: object = function.args[0] if isinstance(function, functools.partial) and function.args else None
+    if not isinstance(inner, functools.partial) or not inner.func.__module__.startswith("litellm"):
+        return False
+    return str(inner.keywords.get("model", "")).startswith(_BUILT_OFFLINE)
 
 
 def _says_no_key(error: Exception) -> bool:

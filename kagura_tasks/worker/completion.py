@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from kagura_tasks.errors import TransientError
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
+from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.job import Job, RetryLater
 from kagura_tasks.worker.retries import RetryPolicy, Tries
 from kagura_tasks.worker.single_flight import SingleFlight
@@ -19,23 +21,33 @@ from kagura_tasks.worker.single_flight import SingleFlight
 SHORT_WAIT_S: Final = 1.0
 
 
+#: Looks up a task's outcome; None where it has none yet.
+Records = Callable[[str], Awaitable[TaskRecord | None]]
+
+
 @dataclass(frozen=True)
 class CompletionRunner:
     """Answers requests, hundreds at a time on one event loop."""
 
     provider: Provider
     flights: SingleFlight
+    records: Records
     policy: RetryPolicy
     call_timeout_s: float = 60.0
     short_wait_s: float = SHORT_WAIT_S
 
     async def run(self, job: Job) -> Completion:
-        """The answer: remembered, shared with a running call, or called for.
+        """The answer: recorded already, remembered, shared with a running call, or called for.
 
         Raises:
             RetryLater: Another try may help, but not soon.
             ProviderError: No further try is allowed, or none can help.
+            TaskCancelled: The task was cancelled while it waited.
         """
+        # The task may have been delivered again after its answer was stored, or cancelled while it waited.
+        record = await self.records(job.task_id)
+        if record is not None:
+            return record.completion()
         if not job.request.use_cache:
             return await self._call(job)
         return await self.flights.answer(job, lambda: self._call(job))

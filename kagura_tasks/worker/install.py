@@ -7,6 +7,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_init
 
+from kagura_tasks.app import settings_of
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker import tasks
 from kagura_tasks.worker.runtime import Runtime
@@ -22,7 +23,7 @@ def install(app: Celery, settings: Settings | None = None, *, preload: bool = Tr
         settings: Default: the environment's (`KAGURA_TASKS_...`).
         preload: Import LiteLLM when a worker starts, before it forks, instead of at its first call.
     """
-    runtime = Runtime(settings or load_settings())
+    runtime = Runtime(settings_of(app, settings or load_settings()))
     tasks.register(app, runtime)
 
     def preload_provider(sender: Any = None, **_: object) -> None:

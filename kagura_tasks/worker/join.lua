@@ -6,8 +6,11 @@
 local looked_up, following = ARGV[5] ~= '', ARGV[6]
 local value, entry = read_entry(KEYS[1], KEYS[2], ARGV[4])
 if value then
-  if following == '' then count(KEYS[2], looked_up and 'shared' or 'hits', ARGV[4]) end
-  count_saved(KEYS[2], entry)
+  -- Whoever followed was counted when the flight landed.
+  if following == '' then
+    count(KEYS[2], looked_up and 'shared' or 'hits', ARGV[4])
+    count_saved(KEYS[2], entry.response, 1)
+  end
   return {'hit', value}
 end
 local first_look = following == '' and not looked_up

@@ -1,18 +1,19 @@
--- End a flight: keep its answer where there is one to keep, and tell the followers. Joined behind store.lua.
--- KEYS: flight, outcome (also the channel's name), then `store`'s KEYS, or none
--- ARGV: id, fence, outcome (JSON), outcome_ttl (s), then `store`'s ARGV, or none
+-- End a flight: keep its answer where there is one to keep, and tell the followers. Joined behind count.lua and store.lua.
+-- KEYS: flight, outcome (also the channel's name), stats, then `store`'s KEYS, or none
+-- ARGV: id, fence, outcome (JSON), outcome_ttl (s), stats_ttl (s), then `store`'s ARGV, or none
 -- Returns 1, or 0 where the flight is another's by now: then nothing is written.
 local id, fence, followers = unpack(redis.call('HMGET', KEYS[1], 'id', 'fence', 'followers'))
 if id and (id ~= ARGV[1] or fence ~= ARGV[2]) then return 0 end
-if #KEYS > 2 then
+if #KEYS > 3 then
   local keys = {}
-  for i = 3, #KEYS do keys[i - 2] = KEYS[i] end
-  store(keys, ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8])
+  for i = 4, #KEYS do keys[i - 3] = KEYS[i] end
+  store(keys, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9])
 end
 redis.call('DEL', KEYS[1])
 -- Without a flight (its lease ended, and nobody took over) there may be followers that nobody counted.
 if not id or followers ~= '0' then
   redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
   redis.call('PUBLISH', KEYS[2], ARGV[3])
+  count_shared(KEYS[3], ARGV[3], tonumber(followers or 0), ARGV[5])
 end
 return 1

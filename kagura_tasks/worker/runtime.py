@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
+from kagura_tasks import task_store
+from kagura_tasks.connections import REDIS_AWAY
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
+from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.job import Job
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.single_flight import RedisSingleFlight
+
+log = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -37,6 +43,14 @@ class Runtime:
         """Import the provider now: in the parent, before it forks, so that children share the memory and the wait."""
         _ = self.runner
 
+    async def _finished_record(self, task_id: str) -> TaskRecord | None:
+        try:
+            record = await task_store.find(self.settings, task_id)
+        except REDIS_AWAY as error:
+            log.warning("a task's record could not be read (%s): starting it", type(error).__name__)
+            return None
+        return record if record.is_finished else None
+
     @property
     def runner(self) -> CompletionRunner:
         """Who answers, made when it is first needed."""
@@ -44,6 +58,7 @@ class Runtime:
             self._runner = CompletionRunner(
                 provider=self._open_provider(),
                 flights=RedisSingleFlight(self.settings),
+                records=self._finished_record,
                 policy=RetryPolicy.from_settings(self.settings),
                 call_timeout_s=self.settings.call_timeout_s,
             )

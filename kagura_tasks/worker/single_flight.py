@@ -48,7 +48,7 @@ def _joined(*parts: LuaScript) -> LuaScript:
 
 _JOIN = _joined(LuaScript.load(_CACHE, "count.lua"), LuaScript.load(_HERE, "join.lua"))
 _RENEW = LuaScript.load(_HERE, "renew.lua")
-_LAND = _joined(LuaScript.load(_CACHE, "store.lua"), LuaScript.load(_HERE, "land.lua"))
+_LAND = _joined(LuaScript.load(_CACHE, "count.lua", "store.lua"), LuaScript.load(_HERE, "land.lua"))
 
 
 class SingleFlight(Protocol):
@@ -65,6 +65,7 @@ class _Flight:
 
     key: str
     outcome_key: str
+    stats_key: str
     id: str
     fence: int = 0
     lease_left_s: float = 0.0
@@ -172,8 +173,8 @@ class RedisSingleFlight:
         await self._renew(flight, int(wait_s * 1000) + self._lease_ms)
 
     async def _land(self, flight: _Flight, outcome: dict[str, object], entry: CacheEntry | None) -> None:
-        keys = [flight.key, flight.outcome_key, *(store_keys(entry) if entry else [])]
-        args: list[Argument] = [flight.id, flight.fence, json.dumps(outcome), _OUTCOME_TTL_S]
+        keys = [flight.key, flight.outcome_key, flight.stats_key, *(store_keys(entry) if entry else [])]
+        args: list[Argument] = [flight.id, flight.fence, json.dumps(outcome), _OUTCOME_TTL_S, STATS_TTL_S]
         try:
             landed = await _LAND.arun(self._client, keys, [*args, *(store_args(entry) if entry else [])])
         except REDIS_AWAY as error:
@@ -234,7 +235,7 @@ def _flight_key(request: CompletionRequest, key: str) -> str:
 
 def _flight(request: CompletionRequest, key: str, flight_id: str, fence: int = 0, lease_left_s: float = 0.0) -> _Flight:
     outcome_key = f"kagura:flight:{request.tenant}:outcome:{flight_id}"
-    return _Flight(_flight_key(request, key), outcome_key, flight_id, fence, lease_left_s)
+    return _Flight(_flight_key(request, key), outcome_key, stats_key(request.tenant), flight_id, fence, lease_left_s)
 
 
 def _outcome(payload: bytes) -> Completion:

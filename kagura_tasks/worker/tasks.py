@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from celery import Celery, Task, states
+from celery import Celery, Task
 from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from kagura_tasks.app import REDACTED
-from kagura_tasks.errors import InvalidRequest, KaguraTasksError
+from kagura_tasks.errors import InvalidRequest, KaguraTasksError, TaskCancelled
 from kagura_tasks.queues import TaskName
-from kagura_tasks.schemas import Completion, CompletionRequest, problems_of
+from kagura_tasks.schemas import CompletionRequest, problems_of
 from kagura_tasks.worker.job import Job, RetryLater
 from kagura_tasks.worker.retries import Tries
 from kagura_tasks.worker.runtime import Runtime
@@ -47,35 +47,17 @@ def register(app: Celery, runtime: Runtime) -> None:
         task: Task[..., Payload], payload: Payload, looked_up: bool = False, tries: Payload | None = None
     ) -> Payload:
         """One completion. A transient failure with a long wait goes to Celery's retry."""
-        recorded = _recorded(task)
-        if recorded is not None:
-            return recorded
         job = Job(_request(payload), str(task.request.id), looked_up, Tries(**tries) if tries else None)
         try:
             return runtime.run(job).model_dump(mode="json")
+        except TaskCancelled:
+            task.send_event("task-revoked", terminated=False, signum=None, expired=False)
+            raise Ignore from None
         except RetryLater as later:
             again = {"looked_up": True, "tries": vars(later.tries)}
             raise task.retry(args=(payload,), kwargs=again, exc=later.cause, countdown=later.wait_s) from None
 
     del complete
-
-
-def _recorded(task: Task[..., Payload]) -> Payload | None:
-    """The outcome that this very task has already: it was delivered again, or cancelled while it waited.
-
-    Raises Celery's Ignore where it was cancelled, and the recorded error where it failed.
-    """
-    record = task.backend.get_task_meta(str(task.request.id), cache=False)
-    match record["status"]:
-        case states.SUCCESS:
-            return Completion.model_validate(record["result"]).model_dump(mode="json")
-        case states.FAILURE:
-            raise cast(BaseException, record["result"])
-        case states.REVOKED:
-            task.send_event("task-revoked", terminated=False, signum=None, expired=False)
-            raise Ignore
-        case _:
-            return None
 
 
 def _request(payload: Payload) -> CompletionRequest:

@@ -163,6 +163,7 @@ async def test_a_listener_that_is_cancelled_leaves(hub: Subscriptions, client_of
             await listener.next(None)
 
     async with hub.listen(channel) as other:
+        await other.confirmed(WAIT_S)
         waiting = asyncio.create_task(wait_for_ever())
         await auntil(lambda: _heard_by(client_of_redis, channel + ":2", 1), WAIT_S)
         waiting.cancel()

@@ -67,9 +67,7 @@ class LlmServer:
         call = {"name": name, "arguments": arguments}
         self._script({"type": "reply", "tool_calls": [call], "finish_reason": "tool_calls"}, times, model)
 
-    def fail(
-        self, status: int, *, retry_after_s: float | None = None, times: int | None = 1, model: str = "*"
-    ) -> None:
+    def fail(self, status: int, *, retry_after_s: float | None = None, times: int | None = 1, model: str = "*") -> None:
         """Answer with an error; 429 may say how long to wait."""
         self._script({"type": "fail", "status": status, "retry_after": retry_after_s}, times, model)
 

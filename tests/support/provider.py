@@ -5,7 +5,7 @@ so that benchmarks run the same file. Under the address:
 
     POST   /v1/chat/completions   the provider
     POST   /script                a list of behaviours (see `Behaviour`), in front of those that are there
-    GET    /ledger                {"requests": [...], "count": n, "in_flight": n, "peak": n}; ?brief: without the requests
+    GET    /ledger                {"requests": [...], "count": n, "in_flight": n, "peak": n}; ?brief: no requests
     POST   /reset                 forget behaviours and ledger
 """
 
@@ -136,7 +136,9 @@ async def _stream(request: web.Request, body: dict[str, Any], how: Behaviour) ->
         if sent == how.cut_after:
             return _cut(request, response)
         await asyncio.sleep(how.chunk_delay_s)
-        await _send(response, {**envelope, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+        await _send(
+            response, {**envelope, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}
+        )
     await _send(response, {**envelope, "choices": [{"index": 0, "delta": {}, "finish_reason": how.finish_reason}]})
     if (body.get("stream_options") or {}).get("include_usage"):
         await _send(response, {**envelope, "choices": [], "usage": _usage(how)})

@@ -9,7 +9,7 @@ import redis
 
 #: Keys that may live for ever, each with its reason. All of them are kombu's; none of ours may.
 WITHOUT_TTL = {
-    r"_kombu\.binding\..*": "which queues an exchange has: as long as the queue itself",
+    r"_kombu\.binding.*": "which queues an exchange has: as long as the queue itself",
     r"(llm|llm\.batch|routing|files|celery)(\x06\x16\d)?": "a queue's messages: they wait until a worker comes",
     r"unacked|unacked_index": "messages that a worker holds: removed when it acknowledges them",
     r".*\.(reply\.)?celery\.pidbox": "a mailbox of remote control: kombu removes it with its owner",

@@ -252,9 +252,11 @@ JSON = st.recursive(
 )
 PARAMS = st.dictionaries(NAMES, JSON, max_size=5)
 SECRETS = st.sampled_from(
-    ["api_key", "API-Key", "Authorization", "azure_ad_token", "aws_secret_access_key", "aws_session_token", "password"]
-    + ["aws_access_key_id", "vertex_credentials", "client_secret", "x-goog-api-key", "Ocp-Apim-Subscription-Key"]
-    + ["Proxy-Authorization", "Cookie", "x-auth", "Helicone-Auth"]
+    [
+        *("api_key", "API-Key", "x-goog-api-key", "Ocp-Apim-Subscription-Key", "Authorization", "Proxy-Authorization"),
+        *("x-auth", "Helicone-Auth", "Cookie", "password", "client_secret", "vertex_credentials", "azure_ad_token"),
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token"),
+    ]
 )
 
 

@@ -92,7 +92,7 @@ def test_a_missing_server_names_both_cures(monkeypatch: pytest.MonkeyPatch):
 def test_the_server_can_be_chosen_by_a_variable(monkeypatch: pytest.MonkeyPatch):
     """KAGURA_TASKS_REDIS_SERVER names the server; one that is not there is an error, not another server."""
     monkeypatch.setenv(SERVER_VARIABLE, "no-such-server")
-    with pytest.raises(ConfigurationError, match="'no-such-server'.*KAGURA_TASKS_REDIS_SERVER"):
+    with pytest.raises(ConfigurationError, match=r"'no-such-server'.*KAGURA_TASKS_REDIS_SERVER"):
         EmbeddedRedis().start()
 
 
@@ -160,7 +160,9 @@ def test_it_is_no_part_of_the_terminals_foreground():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
 def test_it_does_not_outlive_an_owner_that_is_killed():
     """Also a supervisor that is killed with SIGKILL leaves no server behind."""
-    code = "from kagura_tasks.embedded_redis import EmbeddedRedis as E; s = E().start(); print(s.pid, flush=True); input()"
+    code = (
+        "from kagura_tasks.embedded_redis import EmbeddedRedis as E; s = E().start(); print(s.pid, flush=True); input()"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as owner:
         assert owner.stdout is not None

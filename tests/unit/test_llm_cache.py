@@ -138,8 +138,16 @@ async def test_stats_and_hit_rate(cache: LLMCache):
         await cache.get(key)
     stats = await cache.stats()
     assert stats == {
-        "backend": "memory", "size": 1, "max_size": 1000, "hits": 3, "misses": 1, "hit_rate": 0.75,
-        "shared": 0, "corrupt": 0, "tokens_saved": 30, "usd_saved": 1.5,
+        "backend": "memory",
+        "size": 1,
+        "max_size": 1000,
+        "hits": 3,
+        "misses": 1,
+        "hit_rate": 0.75,
+        "shared": 0,
+        "corrupt": 0,
+        "tokens_saved": 30,
+        "usd_saved": 1.5,
     }
 
 

@@ -1,0 +1,132 @@
+"""Many calls through one worker: all enqueued while it is paused, then timed from outside, for all contenders alike."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import uuid4
+
+import redis
+
+from benchmarks.contenders import Contender, Send
+from benchmarks.harness import BenchmarkError, Stage, WorkerProcess, wait_until
+from benchmarks.measure import Usage, rotated
+
+_TIMEOUT_S: Final = 180.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the provider saw it, in seconds after the worker woke up."""
+
+    started_s: float
+    ended_s: float
+
+    @classmethod
+    def since(cls, woken_at: float, seen: dict[str, Any]) -> Request:
+        return cls(seen["started_at"] - woken_at, seen["ended_at"] - woken_at)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of it.
+
+    Attributes:
+        calls: How many, all of them answered.
+        seconds: From the worker's waking up to all answers stored and all messages acknowledged.
+        cpu_s: The worker's CPU in that time, its children's included.
+        peak: Calls in flight at once at the provider, at most.
+        requests: The provider's ledger.
+        usage: The worker's memory afterwards.
+    """
+
+    calls: int
+    seconds: float
+    cpu_s: float
+    peak: int
+    requests: tuple[Request, ...]
+    usage: Usage
+
+    @property
+    def calls_per_s(self) -> float:
+        return self.calls / self.seconds
+
+    @property
+    def cpu_ms_per_call(self) -> float:
+        return self.cpu_s * 1000 / self.calls
+
+    def sent_by(self, second: float) -> int:
+        """Calls that the provider had seen by then."""
+        return sum(one.started_s <= second for one in self.requests)
+
+    def in_flight_at(self, second: float) -> int:
+        """Calls that were running at the provider then."""
+        return sum(one.started_s <= second < one.ended_s for one in self.requests)
+
+
+class Lane:
+    """A contender with its worker and its sender."""
+
+    def __init__(self, stage: Stage, contender: Contender, worker: WorkerProcess) -> None:
+        """Take the contender, and its worker, which is ready."""
+        self.contender = contender
+        self.worker = worker
+        self._stage = stage
+        self._send: Send = contender.open(stage)
+        self._redis = stage.redis(contender.worker.database)
+
+    def run(self, calls: int, latency_s: float) -> Batch:
+        """So many different prompts, for a provider that takes so long.
+
+        Raises BenchmarkError where a task fails, or the provider's ledger does not equal the number of calls.
+        """
+        self._stage.set_latency(latency_s)
+        with self.worker.paused():
+            ids = [self._send(f"Say something about number {number} of {uuid4().hex}.") for number in range(calls)]
+            before = self.worker.usage()
+            woken_at = time.monotonic()
+        wait_until(lambda: self._is_done(ids), _TIMEOUT_S, f"{calls} answers of {self.contender.label}")
+        seconds = time.monotonic() - woken_at
+        after = self.worker.usage()
+        ledger = self._stage.provider.ledger()
+        if ledger["count"] != calls:
+            raise BenchmarkError(f"{self.contender.label}: {ledger['count']} provider requests for {calls} calls")
+        requests = tuple(Request.since(woken_at, one) for one in ledger["requests"])
+        return Batch(calls, seconds, after.cpu_s - before.cpu_s, ledger["peak"], requests, after)
+
+    def _is_done(self, ids: list[str]) -> bool:
+        self.worker.check()
+        return all_answered(self._redis, ids) and self._redis.hlen("unacked") == 0
+
+
+def interleaved(
+    stage: Stage, contenders: Sequence[Contender], rounds: int, calls: int, latency_s: float, warm_up: int
+) -> dict[Contender, list[Batch]]:
+    """Each contender's batches, one a round; every round starts with another one.
+
+    Some calls come first that count for nothing: LiteLLM imports half of itself when it is used for the first time.
+    """
+    workers = stage.start(*(contender.worker for contender in contenders))
+    lanes = [Lane(stage, contender, worker) for contender, worker in zip(contenders, workers, strict=True)]
+    for lane in lanes:
+        lane.run(warm_up, min(latency_s, 0.05))
+    found: dict[Contender, list[Batch]] = {contender: [] for contender in contenders}
+    for number in range(rounds):
+        for lane in rotated(lanes, number):
+            found[lane.contender].append(lane.run(calls, latency_s))
+    return found
+
+
+def all_answered(client: redis.Redis, ids: list[str]) -> bool:
+    """All tasks have succeeded. Raises BenchmarkError where one has failed."""
+    keys = [f"celery-task-meta-{task_id}" for task_id in ids]
+    if cast(int, client.exists(*keys)) < len(keys):
+        return False
+    records = [cast("dict[str, Any]", json.loads(value)) for value in cast("list[bytes]", client.mget(keys))]
+    failed = [record for record in records if record["status"] in ("FAILURE", "REVOKED")]
+    if failed:
+        raise BenchmarkError(f"{len(failed)} of {len(ids)} tasks failed, the first with {failed[0]['result']}")
+    return all(record["status"] == "SUCCESS" for record in records)

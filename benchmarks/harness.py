@@ -1,0 +1,202 @@
+"""What every benchmark stands on: a Redis of its own, a scripted provider, real workers. All end with the run."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import redis
+from celery import Celery
+
+from benchmarks.measure import Usage
+from kagura_tasks.connections import celery_url
+from kagura_tasks.embedded_redis import EmbeddedRedis, tied_to_this_process
+from kagura_tasks.settings import ENV_PREFIX, RedisUrl
+from tests.support.llm import StubServer, server_process
+from tests.support.workers import NOT_INHERITED
+
+ROOT: Final = Path(__file__).parents[1]
+
+#: LiteLLM is imported before a worker is ready: five seconds of CPU each, and up to eight of them start at once.
+_READY_TIMEOUT_S: Final = 180.0
+
+
+class BenchmarkError(Exception):
+    """A run that proves nothing: something failed, or the books do not balance."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """How a worker is started: `celery -A <app> worker -P <pool> -c <concurrency>`, with Celery's own defaults.
+
+    Attributes:
+        app: What it loads.
+        pool: Celery's pool.
+        concurrency: Tasks at a time.
+        database: The Redis database of its queue and its results: no contender sees another's.
+        queues: What it consumes.
+        addresses: Further variables, and the databases whose addresses they get.
+    """
+
+    app: str
+    pool: str
+    concurrency: int
+    database: int
+    queues: str = "celery"
+    addresses: tuple[tuple[str, int], ...] = ()
+
+    def command(self, hostname: str) -> list[str]:
+        """What one would type. Without the two start-up conversations between workers, for all contenders alike."""
+        start = [sys.executable, "-m", "celery", "-A", self.app, "worker", "-n", hostname]
+        what = ["-Q", self.queues, "-P", self.pool, "-c", str(self.concurrency)]
+        return [*start, *what, "--without-gossip", "--without-mingle"]
+
+
+class WorkerProcess:
+    """One worker (and its children, where its pool has any)."""
+
+    def __init__(self, spec: WorkerSpec, hostname: str, environment: dict[str, str], log: Path) -> None:
+        """Start it. It is killed with this process."""
+        self.hostname = hostname
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                tied_to_this_process(spec.command(hostname)),
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def usage(self) -> Usage:
+        """Memory now, and CPU so far."""
+        return Usage.of(self._process.pid)
+
+    def check(self) -> None:
+        """Raise BenchmarkError where it has ended."""
+        if self._process.poll() is not None:
+            raise BenchmarkError(f"{self.hostname} ended with code {self._process.returncode}:\n{self.tail()}")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Frozen while the block runs: what is enqueued meanwhile waits, and all of it is there when it wakes up."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it and its children."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        return "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-lines:])
+
+
+class Stage:
+    """A Redis and a provider of one benchmark's own, and the workers that it starts."""
+
+    def __init__(self, server: EmbeddedRedis, provider: StubServer, folder: Path) -> None:
+        """See `stage`, which makes one."""
+        self._server = server
+        self.provider = provider
+        self._folder = folder
+        self._workers: dict[WorkerSpec, list[WorkerProcess]] = {}
+
+    def url(self, database: int) -> RedisUrl:
+        """A database of the Redis."""
+        return RedisUrl(re.sub(r"\d+$", str(database), self._server.url))
+
+    def redis(self, database: int) -> redis.Redis:
+        """A plain client on it, as redis-py makes it."""
+        return redis.Redis.from_url(self.url(database))
+
+    def set_latency(self, seconds: float) -> None:
+        """From now on the provider takes so long for an answer, and its ledger is empty."""
+        self.provider.reset()
+        self.provider.script(delay_s=seconds)
+
+    def start(self, *specs: WorkerSpec) -> list[WorkerProcess]:
+        """A worker of each kind; see `start_several`."""
+        return [worker for (worker,) in self.start_several(1, *specs)]
+
+    def start_several(self, count: int, *specs: WorkerSpec) -> list[list[WorkerProcess]]:
+        """So many workers of each kind, all started at once; returned when each answers a ping.
+
+        Those that this stage has already are not started again.
+        """
+        for spec in specs:
+            running = self._workers.setdefault(spec, [])
+            running += [self._launch(spec) for _ in range(count - len(running))]
+        chosen = [self._workers[spec][:count] for spec in specs]
+        for spec, workers in zip(specs, chosen, strict=True):
+            for worker in workers:
+                self._wait_until_ready(spec, worker)
+        return chosen
+
+    def stop(self) -> None:
+        """End the workers."""
+        for worker in [worker for workers in self._workers.values() for worker in workers]:
+            worker.stop()
+
+    def _launch(self, spec: WorkerSpec) -> WorkerProcess:
+        hostname = f"bench-{uuid4().hex[:8]}@localhost"
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
+        ours = {
+            f"{ENV_PREFIX}REDIS_URL": str(self.url(spec.database)),
+            "BENCHMARKS_CELERY_URL": celery_url(self.url(spec.database)),
+            "OPENAI_API_KEY": "benchmark",
+            "OPENAI_API_BASE": self.provider.base_url,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_MODE": "PRODUCTION",
+        }
+        further = {name: str(self.url(database)) for name, database in spec.addresses}
+        environment = {**inherited, **ours, **further}
+        return WorkerProcess(spec, hostname, environment, self._folder / f"{hostname}.log")
+
+    def _wait_until_ready(self, spec: WorkerSpec, worker: WorkerProcess) -> None:
+        with Celery(broker=celery_url(self.url(spec.database)), set_as_current=False) as app:
+
+            def answers() -> bool:
+                worker.check()
+                return bool(app.control.ping([worker.hostname], timeout=0.5, limit=1))
+
+            wait_until(answers, _READY_TIMEOUT_S, f"{worker.hostname} to be ready")
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """A stage, taken down at the end, however it comes."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kagura-bench-")))
+        server = stack.enter_context(EmbeddedRedis())
+        provider = StubServer(stack.enter_context(server_process("provider.py")))
+        made = Stage(server, provider, folder)
+        stack.callback(made.stop)
+        yield made
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str, poll_s: float = 0.02) -> None:
+    """Return when the condition is true. Raises BenchmarkError."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"waited {timeout_s:g} s in vain for {what}")
+        time.sleep(poll_s)

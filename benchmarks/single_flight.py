@@ -1,0 +1,125 @@
+"""Equal calls at the same time over several worker processes: how many of them reach the provider."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from uuid import uuid4
+
+from celery import Celery
+
+from benchmarks.batch import all_answered
+from benchmarks.contenders import PLAIN_TASK, Contender, client_on, ours, plain, plain_app, quick_pair
+from benchmarks.harness import BenchmarkError, Stage, WorkerProcess, wait_until
+from benchmarks.measure import Spread, rotated
+from benchmarks.options import Options
+from benchmarks.report import Report, Table
+
+_OURS_LABEL: Final = "kagura_tasks"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to ask; `send` sends a prompt and returns the task's id."""
+
+    label: str
+    workers: list[WorkerProcess]
+    database: int
+    app: Celery
+    send: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the equal calls of one round: `used` counts the worker processes that had a task."""
+
+    provider_requests: int
+    seconds: float
+    used: int
+
+
+def run(options: Options, made: Stage) -> Report:
+    """Ours, and plain Celery with and without LiteLLM's Redis cache, interleaved."""
+    calls, latency_s, processes = (10, 0.3, 1) if options.quick else (50, 1.0, 4)
+    pair = quick_pair() if options.quick else [ours(16, 1), plain("threads", 16, 2, cache_database=3)]
+    ways = _ways(made, pair, processes)
+    for way in ways:
+        _ask(made, way, [f"Warm up with {uuid4().hex}." for _ in range(8 * processes)], 0.0)
+    found: dict[str, list[Outcome]] = {way.label: [] for way in ways}
+    for number in range(options.rounds):
+        for way in rotated(ways, number):
+            same = f"Say this once: {uuid4().hex}."
+            found[way.label].append(_ask(made, way, [same] * calls, latency_s))
+    return _report(found, calls, latency_s, processes, pair[0].worker.concurrency)
+
+
+def _ways(made: Stage, pair: list[Contender], processes: int) -> list[Way]:
+    mine, theirs = made.start_several(processes, *(contender.worker for contender in pair))
+    here, there = (contender.worker.database for contender in pair)
+    client, app = client_on(made, here), plain_app(made, there)
+    return [
+        Way(_OURS_LABEL, mine, here, client.app, lambda prompt: client.submit(prompt).id),
+        Way("plain Celery, LiteLLM's Redis cache", theirs, there, app, lambda prompt: _send(app, prompt, True)),
+        Way("plain Celery, no cache", theirs, there, app, lambda prompt: _send(app, prompt, False)),
+    ]
+
+
+def _send(app: Celery, prompt: str, use_cache: bool) -> str:
+    return str(app.send_task(PLAIN_TASK, [prompt, use_cache]).id)
+
+
+def _ask(made: Stage, way: Way, prompts: list[str], latency_s: float) -> Outcome:
+    """Enqueue the prompts while all workers are paused, and wake them up together."""
+    client = made.redis(way.database)
+    made.set_latency(latency_s)
+    before = _tasks_so_far(way)
+    with ExitStack() as paused:
+        for worker in way.workers:
+            paused.enter_context(worker.paused())
+        ids = [way.send(prompt) for prompt in prompts]
+        started_at = time.monotonic()
+    wait_until(lambda: all_answered(client, ids), 120.0, f"{len(ids)} answers of {way.label}")
+    seconds = time.monotonic() - started_at
+    after = _tasks_so_far(way)
+    used = sum(after[name] > before[name] for name in after)
+    return Outcome(made.provider.count(), seconds, used)
+
+
+def _tasks_so_far(way: Way) -> dict[str, int]:
+    """Tasks that each worker process has taken."""
+    names = [worker.hostname for worker in way.workers]
+    told = cast("dict[str, Any]", way.app.control.inspect(names, timeout=5.0, limit=len(names)).stats() or {})
+    if set(told) != set(names):
+        raise BenchmarkError(f"{len(names) - len(told)} workers of {way.label} do not answer")
+    return {name: sum(told[name]["total"].values()) for name in names}
+
+
+def _report(found: dict[str, list[Outcome]], calls: int, latency_s: float, processes: int, concurrency: int) -> Report:
+    head = ["", "provider requests", "of all calls", "seconds", "worker processes that had a task"]
+    rows = [[label, *_figures(outcomes, calls)] for label, outcomes in found.items()]
+    worst = max(one.provider_requests for one in found[_OURS_LABEL])
+    setting = (
+        f"{calls} equal calls, {latency_s:g} s at the provider, worker processes: {processes} (threads c{concurrency});"
+        f" rounds: {len(found[_OURS_LABEL])}, interleaved, each with a new prompt. All are enqueued while the workers are"
+        " paused, which then wake up together. Requests are from the provider's ledger."
+    )
+    notes = [setting, f"Goal: 1 provider request: {'met in each round' if worst == 1 else f'NOT met ({worst})'}."]
+    figures = {
+        label: {"provider_requests": [one.provider_requests for one in outcomes], "calls": calls}
+        for label, outcomes in found.items()
+    }
+    question = "How often is the same question paid for, when many ask it at once?"
+    return Report("single_flight", question, [Table(head, rows)], notes, figures)
+
+
+def _figures(outcomes: list[Outcome], calls: int) -> list[str]:
+    requests = Spread.of([one.provider_requests for one in outcomes])
+    return [
+        requests.text(),
+        f"{requests.median / calls:.0%}",
+        Spread.of([one.seconds for one in outcomes]).text(2),
+        Spread.of([one.used for one in outcomes]).text(),
+    ]

@@ -1,0 +1,31 @@
+"""All commands in one Typer app. Importing it must stay quick: completion in a shell does so at every Tab."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import typer
+
+from kagura_tasks.cli.cache import cache
+from kagura_tasks.cli.demo import demo
+from kagura_tasks.cli.doctor import doctor
+from kagura_tasks.cli.run import run
+from kagura_tasks.cli.up import up
+from kagura_tasks.cli.version import version
+from kagura_tasks.cli.worker import worker
+
+app: Final = typer.Typer(
+    help="LLM work on Celery: queued calls through LiteLLM, answers remembered in Redis.",
+    epilog="Settings are environment variables: KAGURA_TASKS_REDIS_URL, KAGURA_TASKS_DEFAULT_MODEL, ...",
+    no_args_is_help=True,
+    # A traceback with the values of variables would show prompts and keys.
+    pretty_exceptions_enable=False,
+)
+
+app.command()(demo)
+app.command()(up)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
+app.command()(run)
+app.add_typer(cache, name="cache")
+app.command()(doctor)
+app.command()(version)

@@ -1,0 +1,100 @@
+"""`kagura-tasks run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kagura_tasks.cli.options import AsJson
+from kagura_tasks.errors import InvalidRequest, KaguraTasksError
+
+if TYPE_CHECKING:
+    from kagura_tasks.cli.screen import Screen
+    from kagura_tasks.results import LLMResult
+    from kagura_tasks.schemas import Completion
+
+
+def run(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    model: Annotated[
+        str | None, typer.Option(show_default="KAGURA_TASKS_DEFAULT_MODEL", help="LiteLLM's name of the model.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before the prompt.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=JSON", help="A parameter of the call, such as temperature=0.2. Repeatable."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Call the model, whatever is remembered.")] = False,
+    tenant: Annotated[str | None, typer.Option(show_default="KAGURA_TASKS_TENANT", help="Whose data this is.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.001, show_default="KAGURA_TASKS_WAIT_TIMEOUT_S", help="Seconds to wait for the answer."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a prompt to the workers and print the answer."""
+    params = dict(_parameter(text) for text in param or ())
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": _text_of(prompt)})
+
+    from kagura_tasks.cli.preflight import require_redis
+    from kagura_tasks.cli.screen import Screen
+    from kagura_tasks.client import LLMClient
+
+    client = LLMClient(model=model, tenant=tenant)
+    request = client.request(messages, use_cache=not no_cache, **params)
+    settings = client.settings
+    if settings.execution == "queue":
+        require_redis(settings.broker, settings.results, settings.cache)
+    screen = Screen(as_json)
+    started = time.monotonic()
+    with screen.waiting("Waiting for the answer") if screen.notes.is_terminal else suppress():
+        result = client.submit(request)
+        completion = _wait(result, timeout)
+    _show(screen, result.id, completion, time.monotonic() - started)
+
+
+def _wait(result: LLMResult, timeout_s: float | None) -> Completion:
+    try:
+        return result.get(timeout_s)
+    except KeyboardInterrupt:
+        # Nobody else knows of this task.
+        with suppress(KaguraTasksError):
+            result.cancel()
+        raise
+
+
+def _show(screen: Screen, task_id: str, completion: Completion, seconds: float) -> None:
+    from kagura_tasks.cli.screen import printable
+
+    screen.document({"id": task_id, **completion.model_dump(mode="json"), "seconds": round(seconds, 4)})
+    if not screen.as_json:
+        print(printable(completion.text) if sys.stdout.isatty() else completion.text)
+    if not completion.is_complete:
+        screen.note(f"warning: the answer is not complete (finish_reason: {completion.finish_reason or 'none'})")
+
+
+def _text_of(prompt: str) -> str:
+    """The prompt itself, or standard input for a dash."""
+    try:
+        text = sys.stdin.buffer.read().decode() if prompt == "-" else prompt
+        text.encode()  # an argument may hold bytes that are no text
+    except UnicodeError:
+        raise InvalidRequest("the prompt is not UTF-8") from None
+    return text
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} is not NAME=JSON", param_hint="--param")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        hint = f"""the value of {name} is no JSON (a text wants quotes: --param '{name}="..."')"""
+        raise typer.BadParameter(hint, param_hint="--param") from None

@@ -1,0 +1,80 @@
+"""What a command prints: for people, or one JSON document for machines. Readable in a terminal, a log and a pipe."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+
+class Screen:
+    """Standard output for results, standard error for everything that is over when the command is."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        """Choose whom to print for."""
+        self.as_json = as_json
+        self.notes = Console(stderr=True, highlight=False, markup=False)
+        self._out = Console(highlight=False, markup=False)
+
+    def say(self, what: RenderableType = "", style: str | None = None) -> None:
+        """A result for people; nothing where a machine reads. A text is never wrapped: it may be there to be copied."""
+        if not self.as_json:
+            self._out.print(what, style=style, soft_wrap=isinstance(what, str))
+
+    def line(self, text: Text) -> None:
+        """A line for people, cut where the terminal ends."""
+        if not self.as_json:
+            self._out.print(text, no_wrap=True, overflow="ellipsis")
+
+    def title(self, text: str) -> None:
+        """What comes next, for people."""
+        self.say()
+        self.say(text, style="bold")
+
+    def document(self, fields: dict[str, object]) -> None:
+        """The result for machines; nothing where a person reads."""
+        if self.as_json:
+            print(json.dumps(fields, ensure_ascii=False, indent=2), flush=True)
+
+    def note(self, text: str) -> None:
+        """A line on standard error."""
+        self.notes.print(text, soft_wrap=True)
+
+    @property
+    def is_live(self) -> bool:
+        """Somebody watches, so that something may move."""
+        return self.notes.is_terminal and not self.notes.is_dumb_terminal
+
+    @contextmanager
+    def waiting(self, for_what: str) -> Iterator[None]:
+        """A spinner while the block runs; in a log, one line."""
+        if self.is_live:
+            with self.notes.status(Text(for_what)):
+                yield
+        else:
+            self.note(f"{for_what} ...")
+            yield
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """A progress bar, and what moves it on; in a log, one line."""
+        if not self.is_live:
+            self.note(f"{what} ...")
+            yield lambda: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self.notes, transient=True) as progress:
+            bar = progress.add_task(what, total=total)
+            yield lambda: progress.advance(bar)
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: a model's answer may hold anything."""
+    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else "\N{REPLACEMENT CHARACTER}"
+                   for sign in text)  # fmt: skip

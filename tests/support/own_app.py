@@ -1,0 +1,15 @@
+"""A team's own Celery app that gained LLM tasks with one call. pytest-celery fills the three placeholders in."""
+
+from celery import Celery
+
+from kagura_tasks.worker import install
+
+imports = None
+
+app = Celery("celery_test_app")
+config = None
+
+if config:
+    app.config_from_object(config)
+
+install(app)

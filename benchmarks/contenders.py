@@ -45,21 +45,20 @@ def ours(concurrency: int, database: int) -> Contender:
     return Contender(f"kagura_tasks, threads c{concurrency}", spec, open_sender)
 
 
-def plain(pool: str, concurrency: int, database: int, *, cache_database: int | None = None) -> Contender:
-    """A stock Celery app under this pool, whose task calls `litellm.completion`; with LiteLLM's own cache where asked."""
+def plain(pool: str, concurrency: int, database: int) -> Contender:
+    """A stock Celery app under this pool, whose task calls `litellm.completion`."""
 
     def open_sender(stage: Stage) -> Send:
         app = plain_app(stage, database)
         return lambda prompt: str(app.send_task(PLAIN_TASK, [prompt]).id)
 
-    cache = () if cache_database is None else (("BENCHMARKS_LITELLM_CACHE", cache_database),)
-    spec = WorkerSpec("benchmarks.plain_llm", pool, concurrency, database, addresses=cache)
+    spec = WorkerSpec("benchmarks.plain_llm", pool, concurrency, database)
     return Contender(f"plain Celery, {pool} c{concurrency}", spec, open_sender)
 
 
 def quick_pair() -> list[Contender]:
     """The two that all benchmarks of a quick run share: starting a worker takes seconds."""
-    return [ours(64, 1), plain("threads", 64, 2, cache_database=3)]
+    return [ours(64, 1), plain("threads", 64, 2)]
 
 
 def client_on(stage: Stage, database: int) -> LLMClient:

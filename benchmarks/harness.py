@@ -46,7 +46,6 @@ class WorkerSpec:
         concurrency: Tasks at a time.
         database: The Redis database of its queue and its results: no contender sees another's.
         queues: What it consumes.
-        addresses: Further variables, and the databases whose addresses they get.
     """
 
     app: str
@@ -54,7 +53,6 @@ class WorkerSpec:
     concurrency: int
     database: int
     queues: str = "celery"
-    addresses: tuple[tuple[str, int], ...] = ()
 
     def command(self, hostname: str) -> list[str]:
         """What one would type. Without the two start-up conversations between workers, for all contenders alike."""
@@ -167,9 +165,7 @@ class Stage:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_MODE": "PRODUCTION",
         }
-        further = {name: str(self.url(database)) for name, database in spec.addresses}
-        environment = {**inherited, **ours, **further}
-        return WorkerProcess(spec, hostname, environment, self._folder / f"{hostname}.log")
+        return WorkerProcess(spec, hostname, {**inherited, **ours}, self._folder / f"{hostname}.log")
 
     def _wait_until_ready(self, spec: WorkerSpec, worker: WorkerProcess) -> None:
         with Celery(broker=celery_url(self.url(spec.database)), set_as_current=False) as app:

@@ -73,9 +73,9 @@ def _at(batch: Batch, second: float) -> str:
 def _notes(mine: list[Batch], calls: int, latency_s: float) -> list[str]:
     sent = Spread.of([one.sent_by(latency_s) for one in mine])
     setting = (
-        f"{calls} different prompts of {latency_s:g} s each, one worker process; rounds: {len(mine)}, interleaved; the ramp"
-        " is the last one's. All are enqueued while the worker is paused; time 0 is when it wakes up, and the end is when"
-        " all answers are stored and all messages acknowledged."
+        f"{calls} different prompts of {latency_s:g} s each, one worker process; rounds: {len(mine)}, interleaved; the"
+        " ramp is the last one's. All are enqueued while the worker is paused; time 0 is when it wakes up, and the end"
+        " is when all answers are stored and all messages acknowledged."
     )
     ledger = "Peak and ramp are from the provider's ledger; it counted exactly as many requests as there were calls."
     met = "met" if sent.low >= calls else "NOT met"

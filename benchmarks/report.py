@@ -84,8 +84,8 @@ def machine_line() -> str:
     load = os.getloadavg()[0]
     return (
         f"Run {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {platform.system()} {platform.machine()},"
-        f" {psutil.cpu_count()} CPUs ({_cpu_name()}), load {load:.1f} before it; Python {platform.python_version()}, {libraries},"
-        f" {_server()}."
+        f" {psutil.cpu_count()} CPUs ({_cpu_name()}), load {load:.1f} before it;"
+        f" Python {platform.python_version()}, {libraries}, {_server()}."
     )
 
 

@@ -46,13 +46,14 @@ def _figures(batches: list[Batch], mine: list[Batch]) -> list[str]:
 
 def _notes(rounds: int, calls: int, latency_s: float) -> list[str]:
     setting = (
-        f"{calls} different prompts, {latency_s * 1000:g} ms each at the provider; rounds: {rounds}, interleaved. All are"
-        " enqueued while the worker is paused; timed from its waking up until all answers are stored and all messages"
-        " acknowledged, by the same rule for all. The provider's ledger counted exactly as many requests as calls."
+        f"{calls} different prompts, {latency_s * 1000:g} ms each at the provider; rounds: {rounds}, interleaved. All"
+        " are enqueued while the worker is paused; timed from its waking up until all answers are stored and all"
+        " messages acknowledged, by the same rule for all. The provider's ledger counted exactly as many requests as"
+        " there were calls."
     )
     likeness = (
-        "Each as it comes: ours looks into the cache, shares equal calls, stores the answer, acknowledges late and sends"
-        " events for Flower; plain Celery does none of this."
+        "Each as it comes: ours looks into the cache, shares equal calls, stores the answer, acknowledges late and"
+        " sends events for Flower; plain Celery does none of this."
     )
     prefork = (
         "Prefork is bound by its processes, not by its CPU: each holds one call at a time. RSS adds up what its"

@@ -35,6 +35,7 @@ class InlineExecutor:
         self.cache = LLMCache("memory", default_ttl=settings.cache_ttl_s, tenant=settings.tenant)
         self._provider = provider
         self._runner: CompletionRunner | None = None
+        self._opening = asyncio.Lock()
         self._calls: dict[str, Future[Completion]] = {}
 
     def submit(self, request: CompletionRequest) -> LLMResult:
@@ -57,17 +58,20 @@ class InlineExecutor:
         return LLMResult(task_id, InlineAnswer(task_id, call, self._settings.wait_timeout_s))
 
     async def _run(self, job: Job) -> Completion:
-        if self._runner is None:
-            self._runner = CompletionRunner(
-                provider=self._provider or await asyncio.to_thread(open_litellm),
-                flights=LocalSingleFlight(self.cache),
-                records=_no_record,
-                policy=RetryPolicy.from_settings(self._settings),
-                call_timeout_s=self._settings.call_timeout_s,
-                # There is no queue to go back to: any wait is sat out here.
-                short_wait_s=float("inf"),
-            )
+        async with self._opening:
+            self._runner = self._runner or await self._open_runner()
         return await self._runner.run(job)
+
+    async def _open_runner(self) -> CompletionRunner:
+        return CompletionRunner(
+            provider=self._provider or await asyncio.to_thread(open_litellm),
+            flights=LocalSingleFlight(self.cache),
+            records=_no_record,
+            policy=RetryPolicy.from_settings(self._settings),
+            call_timeout_s=self._settings.call_timeout_s,
+            # There is no queue to go back to: any wait is sat out here.
+            short_wait_s=float("inf"),
+        )
 
 
 async def _no_record(_task_id: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import hypothesis
 import pytest
+import pytest_asyncio
 import redis
 
-from kagura_tasks.connections import sync_client
+from kagura_tasks.connections import close_async_clients, sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.settings import RedisUrl, Settings, load_settings
 from tests.support.llm import LlmServer, StubServer, server_process
@@ -149,6 +151,28 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     load_settings.cache_clear()
     yield
     load_settings.cache_clear()
+
+
+@pytest_asyncio.fixture
+async def _connections_of_the_loop() -> AsyncIterator[None]:
+    yield
+    await close_async_clients()
+
+
+@pytest.fixture(autouse=True)
+def no_open_connection(request: pytest.FixtureRequest) -> None:
+    """An asynchronous test's loop ends with it: its connections must not be found open by another test."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_connections_of_the_loop")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_open_connection_at_the_end() -> Iterator[None]:
+    """The loops behind `get()` and inline calls live as long as the process: they are told when that is."""
+    yield
+    for module, name in (("kagura_tasks.results", "WAITING"), ("kagura_tasks.inline", "_CALLS")):
+        if module in sys.modules:
+            getattr(sys.modules[module], name).run(close_async_clients())
 
 
 @pytest.fixture(autouse=True)

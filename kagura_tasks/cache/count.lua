@@ -22,15 +22,23 @@ local function plausible(number)
   return type(number) == 'number' and number >= 0 and number < 2 ^ 53
 end
 
--- Add what a remembered answer once cost to what was saved. What is no completion adds nothing.
-local function count_saved(stats, entry)
-  local response = entry.kind == 'completion' and entry.response
-  local usage = type(response) == 'table' and response.usage
+-- Add what an answer once cost to what was saved, `times` over. What is no completion adds nothing.
+local function count_saved(stats, answer, times)
+  local usage = type(answer) == 'table' and answer.usage
   if type(usage) ~= 'table' then return end
   if plausible(usage.total_tokens) then
-    redis.call('HINCRBY', stats, 'tokens_saved', string.format('%d', usage.total_tokens))
+    redis.call('HINCRBY', stats, 'tokens_saved', string.format('%d', usage.total_tokens * times))
   end
   if plausible(usage.cost_usd) then
-    redis.call('HINCRBYFLOAT', stats, 'usd_saved', string.format('%.12f', usage.cost_usd))
+    redis.call('HINCRBYFLOAT', stats, 'usd_saved', string.format('%.12f', usage.cost_usd * times))
   end
+end
+
+-- Count those who got a running call's answer. An error is no answer.
+local function count_shared(stats, outcome, followers, ttl_s)
+  local answer = cjson.decode(outcome).completion
+  if not answer or followers == 0 then return end
+  redis.call('HINCRBY', stats, 'shared', followers)
+  redis.call('EXPIRE', stats, ttl_s)
+  count_saved(stats, answer, followers)
 end

@@ -7,5 +7,5 @@ if not value then
   return false
 end
 count(KEYS[2], 'hits', ARGV[1])
-count_saved(KEYS[2], entry.response, 1)
+if entry.kind == 'completion' then count_saved(KEYS[2], entry.response, 1) end
 return value

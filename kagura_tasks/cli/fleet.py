@@ -6,7 +6,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -45,7 +45,7 @@ class Ground:
 
 
 @contextmanager
-def running_redis(settings: Settings) -> Iterator[Ground]:
+def running_redis(settings: Settings) -> Generator[Ground]:
     """The settings' Redis, which answers, or a server of our own where they name none."""
     if settings.model_fields_set & _URLS:
         require_redis(settings.broker, settings.results, settings.cache)

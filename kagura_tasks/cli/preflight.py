@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 from redis.retry import Retry
 
 from kagura_tasks.connections import redis_errors
@@ -60,16 +60,13 @@ def _ask(url: RedisUrl) -> ServerInfo | KaguraTasksError:
 
 def _info(url: RedisUrl) -> ServerInfo:
     timeout_s = _PATIENCE_S - 0.5
-    never_again = Retry(NoBackoff(), 0)
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=never_again
-        ) as client:
-            return cast(ServerInfo, client.info())
-    except (AuthenticationError, ResponseError) as error:
-        reason = "wrong user or password" if isinstance(error, AuthenticationError) else _first_words(error)
-        raise ConfigurationError(f"Redis at {url.masked()} refuses us ({reason}): see KAGURA_TASKS_REDIS_URL") from None
-
-
-def _first_words(error: Exception) -> str:
-    return str(error).partition("\n")[0][:80]
+        with cast(Any, redis.Redis).from_url(url, **options, retry=Retry(NoBackoff(), 0)) as client:
+            return client.info()
+    except AuthenticationError:
+        reason = "refuses the login: correct user and password in KAGURA_TASKS_REDIS_URL"
+        raise ConfigurationError(f"Redis at {url.masked()} {reason}") from None
+    except (ResponseError, InvalidResponse) as error:
+        reason = "refuses us, or is no Redis: is KAGURA_TASKS_REDIS_URL right?"
+        raise ConfigurationError(f"{url.masked()} {reason} ({type(error).__name__})") from None

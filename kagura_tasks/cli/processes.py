@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +221,7 @@ class Programs:
 
 
 @contextmanager
-def ends_like_ctrl_c() -> Iterator[None]:
+def ends_like_ctrl_c() -> Generator[None]:
     """In this block SIGTERM and SIGHUP (a terminal that is closed) raise KeyboardInterrupt, as Ctrl-C does."""
     # Whoever ignores one (nohup) goes on doing so.
     mine = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.results import LLMResult
     from kagura_tasks.schemas import Completion
+
+#: Words of LLMClient.request that no model has.
+_OF_OURS: Final = {"prompt", "model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"}
 
 
 def run(
@@ -45,15 +48,16 @@ def run(
     from kagura_tasks.cli.preflight import require_redis
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.client import LLMClient
+    from kagura_tasks.requests import build_request
 
     client = LLMClient(model=model, tenant=tenant)
-    request = client.request(messages, use_cache=not no_cache, **params)
     settings = client.settings
+    request = build_request(settings, messages, use_cache=not no_cache, params=params)
     if settings.execution == "queue":
         require_redis(settings.broker, settings.results, settings.cache)
     screen = Screen(as_json)
     started = time.monotonic()
-    with screen.waiting("Waiting for the answer") if screen.notes.is_terminal else suppress():
+    with screen.waiting("Waiting for the answer", in_a_log=False):
         result = client.submit(request)
         completion = _wait(result, timeout)
     _show(screen, result.id, completion, time.monotonic() - started)
@@ -93,6 +97,8 @@ def _parameter(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise typer.BadParameter(f"{text!r} is not NAME=JSON", param_hint="--param")
+    if name in _OF_OURS:
+        raise typer.BadParameter(f"{name} is no parameter of a model's", param_hint="--param")
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
@@ -20,10 +20,15 @@ class Screen:
         self.notes = Console(stderr=True, highlight=False, markup=False)
         self._out = Console(highlight=False, markup=False)
 
+    @property
+    def width(self) -> int:
+        """Characters in a line that is comfortable to read."""
+        return min(self._out.width, 100)
+
     def say(self, what: RenderableType = "", style: str | None = None) -> None:
         """A result for people; nothing where a machine reads. A text is never wrapped: it may be there to be copied."""
         if not self.as_json:
-            self._out.print(what, style=style, soft_wrap=isinstance(what, str))
+            self._out.print(what, style=style, soft_wrap=isinstance(what, str | Text))
 
     def line(self, text: Text) -> None:
         """A line for people, cut where the terminal ends."""
@@ -50,17 +55,18 @@ class Screen:
         return self.notes.is_terminal and not self.notes.is_dumb_terminal
 
     @contextmanager
-    def waiting(self, for_what: str) -> Iterator[None]:
-        """A spinner while the block runs; in a log, one line."""
+    def waiting(self, for_what: str, *, in_a_log: bool = True) -> Generator[None]:
+        """A spinner while the block runs; where nobody watches, a line for the log."""
         if self.is_live:
             with self.notes.status(Text(for_what)):
                 yield
         else:
-            self.note(f"{for_what} ...")
+            if in_a_log:
+                self.note(f"{for_what} ...")
             yield
 
     @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+    def counting(self, what: str, total: int) -> Generator[Callable[[], None]]:
         """A progress bar, and what moves it on; in a log, one line."""
         if not self.is_live:
             self.note(f"{what} ...")

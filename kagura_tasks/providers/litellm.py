@@ -58,6 +58,13 @@ _PERMANENT: Final[list[tuple[type[Exception], type[PermanentError], str]]] = [
     (foreign.BadRequestError, RequestRefused, "the provider refused the request"),
     (foreign.UnprocessableEntityError, RequestRefused, "the provider refused the request"),
 ]
+#: OpenAI's code words that say more than the class that LiteLLM makes of them.
+_CODES: Final[dict[str, tuple[type[PermanentError], str]]] = {
+    "context_length_exceeded": (ContextTooLong, "prompt and answer do not fit the context window"),
+    "content_policy_violation": (ContentRefused, "the provider's safety filter refused the prompt"),
+    "content_filter": (ContentRefused, "the provider's safety filter refused the prompt"),
+    "model_not_found": (UnknownModel, "the provider does not know this model"),
+}
 _TRANSIENT: Final[list[tuple[type[Exception], type[TransientError], str]]] = [
     (foreign.RateLimitError, RateLimited, "the provider's rate limit is reached"),
     (foreign.Timeout, ProviderTimeout, "the provider did not answer in time"),
@@ -75,6 +82,9 @@ def prepare() -> None:
     litellm.num_retries = 0
     litellm.suppress_debug_info = True
     litellm.drop_params = False
+    # An empty key is no key, but LiteLLM would send it.
+    for name in [name for name, value in os.environ.items() if name.endswith("_API_KEY") and not value.strip()]:
+        del os.environ[name]
     # Its log lines may quote prompts and keys; whatever matters in them is in the errors that we raise.
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).disabled = True
@@ -159,11 +169,14 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
     missing = missing_keys(model)
     if missing and _says_no_key(error):
         return AuthenticationFailed(f"this worker has no key: set {' or '.join(missing)} in its environment", model)
+    if status in (401, 403):
+        return AuthenticationFailed("the provider refused the worker's key", model, status)
+    if (code := _code_word(getattr(error, "code", None))) in _CODES:
+        ours, text = _CODES[code]
+        return ours(text, model, status)
     for theirs, ours, text in _PERMANENT:
         if isinstance(error, theirs):
             return ours(text + _details(error, request), model, status)
-    if status in (401, 403):
-        return AuthenticationFailed("the provider refused the worker's key", model, status)
     for theirs, ours, text in _TRANSIENT:
         if isinstance(error, theirs):
             return ours(text, model, status if status != 500 or _answered(error) else 0, _retry_after_s(error))

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from uuid import uuid4
 
+from redis.exceptions import RedisError
+
 from kagura_tasks.cache.backend import CacheEntry, decode_completion
 from kagura_tasks.cache.key import cache_key
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.cache.redis import STATS_TTL_S, RedisBackend, entry_key, stats_key, store_args, store_keys
-from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.connections import async_client
 from kagura_tasks.errors import KaguraTasksError, rebuild
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import Argument, AsyncRedis
@@ -83,7 +85,7 @@ class RedisSingleFlight:
         self._ttl_s = settings.cache_ttl_s
 
     async def answer(self, job: Job, call: Call) -> Completion:
-        """See SingleFlight. While Redis is away, each request makes its own call."""
+        """See SingleFlight. While Redis is away, or full, each request makes its own call."""
         following = ""
         while True:
             try:
@@ -91,8 +93,8 @@ class RedisSingleFlight:
                 if isinstance(joined, _Flight) and not joined.fence:
                     following = joined.id
                     joined = await self._follow(joined)
-            except REDIS_AWAY as error:
-                log.warning("no single-flight while Redis is away (%s)", type(error).__name__)
+            except RedisError as error:
+                log.warning("no single-flight: Redis does not take part (%s)", type(error).__name__)
                 return await call()
             if isinstance(joined, Completion):
                 return joined
@@ -165,7 +167,7 @@ class RedisSingleFlight:
     async def _renew(self, flight: _Flight, lease_ms: int) -> bool:
         try:
             return bool(await _RENEW.arun(self._client, [flight.key], [flight.id, flight.fence, lease_ms]))
-        except REDIS_AWAY:
+        except RedisError:
             return True
 
     async def _hold(self, flight: _Flight, wait_s: float) -> None:
@@ -177,7 +179,7 @@ class RedisSingleFlight:
         args: list[Argument] = [flight.id, flight.fence, json.dumps(outcome), _OUTCOME_TTL_S, STATS_TTL_S]
         try:
             landed = await _LAND.arun(self._client, keys, [*args, *(store_args(entry) if entry else [])])
-        except REDIS_AWAY as error:
+        except RedisError as error:
             log.warning("an answer could not be remembered (%s)", type(error).__name__)
             return
         if not landed:

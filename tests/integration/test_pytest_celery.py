@@ -66,10 +66,14 @@ def default_worker_command() -> list[str]:
 
 
 @pytest.fixture
-def default_worker_env(default_worker_env: dict[str, str], llm: LlmServer) -> dict[str, str]:
+def default_worker_env(
+    default_worker_container_cls: type[CeleryWorkerContainer],
+    celery_worker_cluster_config: dict[str, object],
+    llm: LlmServer,
+) -> dict[str, str]:
     """Where its provider is, as on any worker."""
     provider = {"OPENAI_API_KEY": "test-key", "OPENAI_API_BASE": llm.base_url}
-    return {**default_worker_env, **provider, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return default_worker_container_cls.initial_env(celery_worker_cluster_config, provider)
 
 
 second_worker_container = container(

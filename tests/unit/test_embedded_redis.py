@@ -1,6 +1,7 @@
 """The bundled server: private, quick to answer, and gone with its owner."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -161,15 +162,17 @@ def test_it_is_no_part_of_the_terminals_foreground():
 def test_it_does_not_outlive_an_owner_that_is_killed():
     """Also a supervisor that is killed with SIGKILL leaves no server behind."""
     code = (
-        "from kagura_tasks.embedded_redis import EmbeddedRedis as E; s = E().start(); print(s.pid, flush=True); input()"
+        "from kagura_tasks.embedded_redis import EmbeddedRedis\n"
+        "server = EmbeddedRedis().start(); print(server.pid, server.log_file.parent, flush=True); input()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as owner:
         assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
-        assert psutil.pid_exists(pid)
+        pid, folder = owner.stdout.readline().decode().split()
+        server = psutil.Process(int(pid))
         owner.send_signal(signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, what="its end")
+    until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, what="its end")
+    shutil.rmtree(folder)
 
 
 def test_a_forked_child_leaves_it_alone():

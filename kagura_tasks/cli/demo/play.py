@@ -52,7 +52,7 @@ def play(choice: Choice, keep: bool, as_json: bool) -> None:
             with suppress(KeyboardInterrupt):
                 programs.watch(screen.note)
         elif flower:
-            screen.say("         It is gone now: `kagura-tasks demo --keep` keeps it, to look around")
+            screen.say("         (until the demo ends, which is now: `kagura-tasks demo --keep` waits for Ctrl-C)")
 
 
 def _start(choice: Choice, ground: Ground, programs: Programs, screen: Screen) -> tuple[Model, str | None]:
@@ -75,7 +75,7 @@ def _rounds(client: LLMClient, model: Model, screen: Screen) -> list[Round]:
     with screen.counting(f"{len(MANY)} prompts", len(MANY)) as count:
         many = send(client, model, f"{len(MANY)} at once", MANY, count)
     report.many(screen, many)
-    return [first, again, many, send(client, model, "the same again", MANY, lambda: None)]
+    return [first, again, many, send(client, model, f"the same {len(MANY)} again", MANY, lambda: None)]
 
 
 def _client(ground: Ground) -> LLMClient:

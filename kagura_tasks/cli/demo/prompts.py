@@ -1,4 +1,4 @@
-"""What the demo asks: things that a model of 135 million parameters does well. It knows no facts, so it is asked none."""
+"""What the demo asks: things that a model of 135 million parameters does well. It is asked for no facts."""
 
 from __future__ import annotations
 
@@ -49,12 +49,10 @@ FIRST: Final = _summary(
 MANY: Final = [
     _summary("A new bridge over the river will open in spring. It saves cyclists a detour of three kilometres."),
     _summary("The company lost money for the third year in a row. It will close two of its five factories."),
-    _summary("The concert in the park was moved to Sunday because a storm is expected on Saturday evening."),
-    _summary("The ferry to the island will run every hour from June on. So far, it has only run three times a day."),
-    _summary(
-        "The city will plant a thousand trees before winter. They should give shade to streets that were too hot."
-    ),
-    _summary("Farmers expect a poor apple harvest this year. Frost in April killed many of the blossoms."),
+    _summary("The shop on the corner now sells bread on Sundays too. Many neighbours had asked for it."),
+    _summary("The flight to Rome was delayed by six hours because the crew was ill. Passengers got a free meal."),
+    _summary("The road to the airport is closed until Friday because a water pipe has burst. Buses take the old road."),
+    _summary("The bank will close its branch in the village in March because most customers use the app."),
     _correction("she dont like apples"),
     _correction("I seen him last week"),
     _correction("it dont work no more"),
@@ -64,9 +62,9 @@ MANY: Final = [
     _correction("she buyed a new car"),
     _sentiment("I love this phone, the battery lasts for days!"),
     _sentiment("This is the worst film I have ever seen."),
-    _sentiment("The best pizza in town."),
+    _sentiment("This is the best pizza I have ever had."),
     _sentiment("What a waste of money and time."),
-    _sentiment("Great service, friendly people."),
-    _sentiment("I hate this chair, it hurts my back."),
+    _sentiment("This is the best phone I have ever had."),
+    _sentiment("I regret buying this printer."),
     _sentiment("The app crashes every time I open it."),
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +14,8 @@ from kagura_tasks.cli.demo.rounds import Round, together
 from kagura_tasks.cli.fleet import Ground
 from kagura_tasks.cli.processes import RunningProgram
 from kagura_tasks.cli.screen import Screen, printable
+
+_MARGIN: Final = 11
 
 
 def parts(screen: Screen, ground: Ground, model: Model, workers: Sequence[RunningProgram], flower: str | None) -> None:
@@ -26,10 +30,10 @@ def first(screen: Screen, one: Round) -> None:
     """A prompt, and what a worker brought back."""
     usage = one.answers[0].usage
     screen.title("1. A prompt goes to a worker")
-    screen.say(_labelled("prompt", one.asks[0].prompt))
-    screen.say(_labelled("answer", printable(one.answers[0].text)))
+    _labelled(screen, "prompt", one.asks[0].prompt)
+    _labelled(screen, "answer", printable(one.answers[0].text))
     tokens = f"{usage.prompt_tokens} tokens read, {usage.completion_tokens} written"
-    screen.say(_labelled("took", f"{_time(one.seconds)}; {tokens}"))
+    _labelled(screen, "took", f"{_time(one.seconds)}; {tokens}")
 
 
 def again(screen: Screen, one: Round, before: Round) -> None:
@@ -40,22 +44,22 @@ def again(screen: Screen, one: Round, before: Round) -> None:
         faster = (
             f"{_time(one.seconds)} instead of {_time(before.seconds)}: {before.seconds / one.seconds:,.0f} times faster"
         )
-        screen.say(_labelled("CACHE HIT", f"{faster}, no worker, no tokens"))
+        _labelled(screen, "CACHE HIT", f"{faster}, no worker, no tokens")
     else:
         screen.say(
-            _labelled("no hit", f"the answer was not complete (finish_reason: {answer.finish_reason or 'none'})")
+            _labelled(screen, "no hit", f"the answer was not complete: finish_reason is {answer.finish_reason!r}")
         )
-    screen.say(_labelled("answer", printable(answer.text)))
+    _labelled(screen, "answer", printable(answer.text))
 
 
 def many(screen: Screen, all_at_once: Round) -> None:
     """Each prompt in a line."""
     screen.title(f"3. {len(all_at_once.asks)} prompts at once")
     for ask, answer in zip(all_at_once.asks, all_at_once.answers, strict=True):
-        line = Text(f"{ask.kind:<10} ", style="dim")
         text = " ".join(printable(answer.text).split())
-        line.append(text if ask.kind == "summarise" else f"{ask.about} -> {text}", style="default")
-        screen.line(line)
+        # A summary speaks for itself.
+        asked = "" if ask.kind == "summarise" else f"{textwrap.shorten(ask.about, 40, placeholder='...')} -> "
+        screen.line(Text.assemble((f"{ask.kind:<11}", "dim"), asked, text))
 
 
 def total(screen: Screen, rounds: Sequence[Round], model: Model, flower: str | None) -> None:
@@ -86,13 +90,11 @@ def _table(lines: Sequence[Round]) -> Table:
     return table
 
 
-def _labelled(label: str, text: str) -> Table:
+def _labelled(screen: Screen, label: str, text: str) -> None:
     """A paragraph with its label in the margin."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=9, style="bold" if label.isupper() else "dim")
-    grid.add_column()
-    grid.add_row(label, Text(text))
-    return grid
+    margin = " " * _MARGIN
+    lines = textwrap.fill(text, screen.width, initial_indent=margin, subsequent_indent=margin)[_MARGIN:]
+    screen.say(Text.assemble((f"{label:<{_MARGIN}}", "bold green" if label.isupper() else "dim"), lines))
 
 
 def _time(seconds: float) -> str:

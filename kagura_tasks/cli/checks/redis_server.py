@@ -1,0 +1,64 @@
+"""Is each Redis there, new enough, and set up for what it does?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from kagura_tasks.cli.checks.check import Check
+from kagura_tasks.cli.preflight import ServerInfo, ask_servers
+from kagura_tasks.errors import KaguraTasksError
+from kagura_tasks.settings import RedisUrl, Settings
+
+_OLDEST: Final = (7, 0)
+
+
+def check(settings: Settings) -> Iterator[Check]:
+    """Look at each server once, whatever it does."""
+    duties: dict[RedisUrl, list[str]] = {}
+    for duty, url in (("broker", settings.broker), ("results", settings.results), ("cache", settings.cache)):
+        duties.setdefault(url, []).append(duty)
+    for url, answer in ask_servers(list(duties)).items():
+        if isinstance(answer, KaguraTasksError):
+            yield Check("redis", "error", *_problem_and_cure(answer))
+        else:
+            yield from _look(url, answer, duties[url])
+
+
+def _problem_and_cure(error: KaguraTasksError) -> tuple[str, str]:
+    """The error's own words: what is behind its first colon with a space says what to do."""
+    problem, _, cure = str(error).partition(": ")
+    return problem, cure
+
+
+def _look(url: RedisUrl, info: ServerInfo, duties: list[str]) -> Iterator[Check]:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get("valkey_version") or info["redis_version"])
+    where = f"{url.masked()} ({', '.join(duties)})"
+    if _numbers(version) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        yield Check("redis", "error", f"{where} has version {version}", f"our scripts need {oldest} or later")
+    else:
+        yield Check("redis", "ok", f"{where} answers: {name} {version}")
+    yield _eviction(str(info.get("maxmemory_policy", "noeviction")), duties)
+    yield _persistence(info, duties)
+
+
+def _eviction(policy: str, duties: list[str]) -> Check:
+    precious = [duty for duty in duties if duty != "cache"]
+    if policy == "noeviction" or not precious:
+        return Check("redis", "ok", f"maxmemory-policy is {policy}")
+    what = " and ".join({"broker": "queued tasks", "results": "results"}[duty] for duty in precious)
+    cure = "set `maxmemory-policy noeviction`, and give the cache a Redis of its own (KAGURA_TASKS_CACHE_URL)"
+    return Check("redis", "warning", f"maxmemory-policy is {policy}: {what} may be thrown away", cure)
+
+
+def _persistence(info: ServerInfo, duties: list[str]) -> Check:
+    if info.get("aof_enabled"):
+        return Check("redis", "ok", "persistent: each change is written to the disk (appendonly)")
+    what = "queued tasks" if "broker" in duties else "its data"
+    return Check("redis", "ok", f"not appendonly: a crash of the server loses {what} since its last snapshot, if any")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

@@ -1,0 +1,48 @@
+"""The benchmarks run, and print what they promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.workers import ROOT
+
+NAMES = ["cached_hit", "in_flight", "throughput", "single_flight"]
+
+
+@pytest.mark.timeout(180)
+def test_a_quick_run_prints_a_table_for_each_benchmark():
+    """One quick run of them all: their workers are shared, since starting one takes seconds. It writes no results."""
+    results = ROOT / "benchmarks" / "RESULTS.md"
+    before = results.read_bytes() if results.exists() else None
+    command = [sys.executable, "-m", "benchmarks", "--quick", *NAMES]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert ended.returncode == 0, ended.stderr
+    sections = dict(section.split("\n", 1) for section in ended.stdout.split("## ")[1:])
+    assert list(sections) == NAMES
+    for text in sections.values():
+        assert "\n| kagura_tasks" in text or "\n| client.complete()" in text
+        assert "\n| plain Celery" in text
+        assert "CPUs" in text
+    assert (results.read_bytes() if results.exists() else None) == before
+
+
+def test_an_unknown_name_is_refused():
+    """Before anything is started."""
+    command = [sys.executable, "-m", "benchmarks", "no_such_benchmark"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "no_such_benchmark" in ended.stderr
+
+
+def test_json_is_for_programs():
+    """With --json the output is one JSON document."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "cached_hit"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stderr
+    (report,) = json.loads(ended.stdout)
+    assert report["name"] == "cached_hit"
+    assert report["figures"]["x_get"] > 0

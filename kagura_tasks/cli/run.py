@@ -50,9 +50,9 @@ def run(
     from kagura_tasks.client import LLMClient
     from kagura_tasks.requests import build_request
 
-    client = LLMClient(model=model, tenant=tenant)
+    client = LLMClient()
     settings = client.settings
-    request = build_request(settings, messages, use_cache=not no_cache, params=params)
+    request = build_request(settings, messages, model=model, tenant=tenant, use_cache=not no_cache, params=params)
     if settings.execution == "queue":
         require_redis(settings.broker, settings.results, settings.cache)
     screen = Screen(as_json)

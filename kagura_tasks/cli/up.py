@@ -49,6 +49,7 @@ def up(
 
 
 def _show(screen: Screen, ground: Ground, workers: list[RunningProgram], flower: str | None) -> None:
+    from kagura_tasks.cli.checks.environment import provider_keys
     from kagura_tasks.cli.fleet import export_line
 
     settings = ground.settings
@@ -59,6 +60,8 @@ def _show(screen: Screen, ground: Ground, workers: list[RunningProgram], flower:
     for worker in workers:
         screen.say(f"Worker   {worker.name}")
     screen.say(f"Flower   {flower or 'not started'}")
+    keys = ", ".join(provider_keys()) or "none: hosted models want theirs (OPENAI_API_KEY, ...) set before `up` starts"
+    screen.say(f"Keys     {keys}")
     screen.say("\nIn another terminal:\n")
     if ground.server:
         screen.say(f"  {export_line(settings)}")

@@ -171,12 +171,21 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
         return AuthenticationFailed(f"this worker has no key: set {' or '.join(missing)} in its environment", model)
     if status in (401, 403):
         return AuthenticationFailed("the provider refused the worker's key", model, status)
+    return _permanent(error, request, status) or _transient(error, request, status)
+
+
+def _permanent(error: Exception, request: CompletionRequest, status: int) -> ProviderError | None:
     if (code := _code_word(getattr(error, "code", None))) in _CODES:
         ours, text = _CODES[code]
-        return ours(text, model, status)
+        return ours(text, request.model, status)
     for theirs, ours, text in _PERMANENT:
         if isinstance(error, theirs):
-            return ours(text + _details(error, request), model, status)
+            return ours(text + _details(error, request), request.model, status)
+    return None
+
+
+def _transient(error: Exception, request: CompletionRequest, status: int) -> ProviderError:
+    model = request.model
     for theirs, ours, text in _TRANSIENT:
         if isinstance(error, theirs):
             return ours(text, model, status if status != 500 or _answered(error) else 0, _retry_after_s(error))

@@ -100,10 +100,7 @@ def test_a_teams_own_app_answers_prompts(celery_setup: CeleryTestSetup, llm: Llm
     llm.reply("Through your own app.")
     client = LLMClient(app=celery_setup.app)
     assert celery_setup.ready(ping=True, control=True, docker=True)
-
     assert add.s(1, 2).delay().get(timeout=RESULT_TIMEOUT) == 3
-    answer = client.complete(f"Hello {uuid4().hex}")
-    assert (answer.text, answer.cached) == ("Through your own app.", False)
 
     first, second = celery_setup.worker_cluster
     first.kill()
@@ -111,4 +108,4 @@ def test_a_teams_own_app_answers_prompts(celery_setup: CeleryTestSetup, llm: Llm
     assert add.s(3, 4).delay().get(timeout=RESULT_TIMEOUT) == 7
     results = [client.submit(f"Hello {uuid4().hex}") for _ in range(5)]
     assert {result.get(timeout_s=RESULT_TIMEOUT).text for result in results} == {"Through your own app."}
-    assert llm.count("Hello") == 6
+    assert llm.count("Hello") == 5

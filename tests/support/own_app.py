@@ -12,4 +12,5 @@ config = None
 if config:
     app.config_from_object(config)
 
-install(app)
+# LiteLLM is imported when the first prompt comes: this app's workers do other things, too.
+install(app, preload=False)

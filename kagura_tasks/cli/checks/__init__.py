@@ -27,10 +27,10 @@ def all_checks(screen: Screen, *, with_model: bool) -> Iterator[Check]:
         yield from servers
         if any(check.level == "error" for check in servers):
             return
-        with screen.waiting("Asking for workers"):
+        with screen.waiting("Asking for workers", in_a_log=False):
             found = list(workers.check(settings))
         yield from found
     if with_model:
-        with screen.waiting("Asking LiteLLM about the default model, which takes seconds"):
+        with screen.waiting("Asking LiteLLM about the default model, which takes seconds", in_a_log=False):
             found = list(model.check(settings.default_model))
         yield from found

@@ -40,10 +40,14 @@ def unknown_variables() -> Iterator[Check]:
             yield Check("settings", "warning", f"{name} is no setting", mend)
 
 
+def provider_keys() -> list[str]:
+    """The names of the variables here that hold a provider's key. Their values are nobody's concern."""
+    return [name for name in sorted(os.environ) if _KEYS.fullmatch(name) and os.environ[name]]
+
+
 def keys() -> Iterator[Check]:
-    """Which providers' keys are here, by name. Nobody's value is looked at."""
-    names = [name for name in sorted(os.environ) if _KEYS.fullmatch(name) and os.environ[name]]
-    here = ", ".join(names) or "no provider's key"
+    """Which providers' keys are here."""
+    here = ", ".join(provider_keys()) or "no provider's key"
     yield Check("keys", "ok", f"{here} in this environment (workers read their own)")
 
 

@@ -22,7 +22,7 @@ def check(settings: Settings) -> Iterator[Check]:
         if isinstance(answer, KaguraTasksError):
             yield Check("redis", "error", *_problem_and_cure(answer))
         else:
-            yield from _look(url, answer, duties[url])
+            yield from judge(url, answer, duties[url])
 
 
 def _problem_and_cure(error: KaguraTasksError) -> tuple[str, str]:
@@ -31,7 +31,8 @@ def _problem_and_cure(error: KaguraTasksError) -> tuple[str, str]:
     return problem, cure
 
 
-def _look(url: RedisUrl, info: ServerInfo, duties: list[str]) -> Iterator[Check]:
+def judge(url: RedisUrl, info: ServerInfo, duties: list[str]) -> Iterator[Check]:
+    """Is what the server tells about itself good enough for these duties: "broker", "results", "cache"?"""
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info["redis_version"])
     where = f"{url.masked()} ({', '.join(duties)})"

@@ -27,7 +27,7 @@ def check(settings: Settings) -> Iterator[Check]:
     for worker, names in sorted(served.items()):
         yield Check("workers", "ok", f"{worker} serves {', '.join(sorted(names))}")
     if served:
-        everybody: set[str] = set().union(*served.values())
+        everybody = {name for names in served.values() for name in names}
         yield from _unserved(app, {queue.name for queue in all_queues()} - everybody)
 
 

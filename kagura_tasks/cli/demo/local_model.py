@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 #: What the server calls the model.
 NAME: Final = "SmolLM2-135M-Instruct"
@@ -37,9 +38,9 @@ def weights() -> Path | None:
 
 
 def _serve(file: Path) -> Any:
-    from xllamacpp import CommonParams, Server  # pyright: ignore[reportMissingTypeStubs]
-
-    params = cast(Any, CommonParams())
+    # By name: it is there only where the `demo` group is.
+    engine: Any = import_module("xllamacpp")
+    params = engine.CommonParams()
     params.model.path = str(file)
     params.model_alias = {NAME}
     params.hostnames = ["127.0.0.1"]
@@ -51,7 +52,7 @@ def _serve(file: Path) -> Any:
     params.n_threads_http = _HTTP_THREADS
     params.n_ctx = _SLOTS * _SLOT_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
-    return cast(Any, Server(params))
+    return engine.Server(params)
 
 
 def _threads() -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kagura_tasks.cli.demo import local_model, scripted_model
 from kagura_tasks.cli.demo.prompts import LOCAL_PARAMS
 from kagura_tasks.cli.fleet import LOOPBACK
-from kagura_tasks.cli.processes import Program, Programs
+from kagura_tasks.cli.processes import Program, Programs, StartFailed
 
 _ADDRESS = "http://"
 
@@ -39,12 +40,16 @@ def hosted_model(name: str) -> Model:
     return Model(name, name)
 
 
-def start_model(programs: Programs, scripted: bool) -> Model:
-    """Start the local model, or canned answers where it is not installed; wait until it answers."""
+def start_model(programs: Programs, scripted: bool, say: Callable[[str], None]) -> Model:
+    """Start the local model, or canned answers where it is not installed or does not run; wait until it answers."""
     key = secrets.token_urlsafe(16)
     if not scripted and local_model.weights() is not None:
-        url = _start(programs, "the local model", local_model.__name__, key)
-        return _on_loopback(local_model.NAME, f"{local_model.NAME}, on this machine", url, key)
+        try:
+            url = _start(programs, "the local model", local_model.__name__, key)
+            return _on_loopback(local_model.NAME, f"{local_model.NAME}, on this machine", url, key)
+        except StartFailed as error:  # such as a processor that lacks what the engine was built for
+            say(f"{error}: going on without a model")
+            programs.stop()
     url = _start(programs, "the scripted model", scripted_model.__name__, key)
     label = f"none: canned answers, each marked {scripted_model.MARK}"
     return _on_loopback(scripted_model.NAME, label, url, key)

@@ -57,7 +57,7 @@ def play(choice: Choice, keep: bool, as_json: bool) -> None:
 
 def _start(choice: Choice, ground: Ground, programs: Programs, screen: Screen) -> tuple[Model, str | None]:
     with screen.waiting("Starting a server, a model, workers and Flower"):
-        model = hosted_model(choice.model) if choice.model else start_model(programs, choice.scripted)
+        model = hosted_model(choice.model) if choice.model else start_model(programs, choice.scripted, screen.note)
         environment = {**fleet.environment_of(ground.settings), **model.environment}
         workers = fleet.start_workers(programs, ground, PROFILES["all"], choice.workers, environment)
         flower = fleet.start_flower(programs, choice.flower_port, environment, screen.note)

@@ -46,9 +46,7 @@ def again(screen: Screen, one: Round, before: Round) -> None:
         )
         _labelled(screen, "CACHE HIT", f"{faster}, no worker, no tokens")
     else:
-        screen.say(
-            _labelled(screen, "no hit", f"the answer was not complete: finish_reason is {answer.finish_reason!r}")
-        )
+        _labelled(screen, "no hit", f"the answer was not complete: finish_reason is {answer.finish_reason!r}")
     _labelled(screen, "answer", printable(answer.text))
 
 

@@ -23,7 +23,7 @@ _WORDS: Final = 12
 def answer(prompt: str) -> str:
     """The canned answer: the end of the prompt, marked. Equal prompts have equal answers."""
     words = prompt.split()
-    return f"{MARK} (no model is installed): {' '.join(words[-_WORDS:])}"
+    return f"{MARK}, no model: {' '.join(words[-_WORDS:])}"
 
 
 def completion(body: dict[str, Any]) -> dict[str, Any]:

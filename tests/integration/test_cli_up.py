@@ -1,0 +1,103 @@
+"""`kagura-tasks up`: everything runs, what dies comes back, and nothing outlives it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import psutil
+import pytest
+
+from kagura_tasks.settings import RedisUrl
+from tests.integration.test_cli import Started, all_gone, document, kagura, started, the_error
+from tests.support.llm import LlmServer
+from tests.support.wait import until
+
+
+@pytest.fixture
+def keys(llm: LlmServer) -> dict[str, str]:
+    """What the workers need to reach the scripted provider."""
+    return {"OPENAI_API_KEY": "test", "OPENAI_API_BASE": llm.base_url}
+
+
+def temporary_folders(running: Started) -> list[Path]:
+    """Those of the server and of the logs."""
+    folders = {Path(str(file.path)).parent for child in running.family() for file in child.open_files()}
+    return [folder for folder in folders if folder.name.startswith(("kagura-redis-", "kagura-tasks-"))]
+
+
+def test_up_and_ctrl_c(llm: LlmServer, keys: dict[str, str], tmp_path: Path):
+    """A server, workers and Flower; a prompt is answered; a killed worker comes back; Ctrl-C leaves nothing behind."""
+    llm.reply("Hello.")
+    with started(tmp_path, "up", "--workers", "2", "--json", environment=keys) as running:
+        told = json.loads(running.printed("\n}\n"))
+        assert document(kagura("run", "Hi", "--json", redis_url=told["redis_url"]))["text"] == "Hello."
+        assert told["flower_url"].startswith("http://127.0.0.1:")
+        page = build_opener(ProxyHandler({})).open(told["flower_url"] + "/workers", timeout=20).read().decode()
+        assert all(worker["name"] in page for worker in told["workers"])
+
+        psutil.Process(told["workers"][0]["pid"]).send_signal(signal.SIGKILL)
+        until(lambda: "was ended by SIGKILL: starting it again in 1 s" in running.stderr, 10, "the line that says so")
+        until(lambda: len(running.family()) >= 4, 10, "another worker")
+
+        family, folders = running.family(), temporary_folders(running)
+        assert running.stop(signal.SIGINT) == 0
+    all_gone(family)
+    assert len(folders) == 2
+    assert not any(folder.exists() for folder in folders)
+    assert "Traceback" not in running.stderr
+
+
+def test_nothing_outlives_kill_9(keys: dict[str, str], tmp_path: Path):
+    """Even where `up` itself cannot do anything any more, its server and workers end."""
+    with started(tmp_path, "up", "--workers", "1", "--no-flower", environment=keys) as running:
+        running.printed("Ctrl-C stops everything")
+        family = running.family()
+        assert len(family) == 2
+        running.stop(signal.SIGKILL)
+    all_gone(family)
+
+
+def test_people_are_told_what_another_terminal_needs(redis_url: RedisUrl, keys: dict[str, str], tmp_path: Path):
+    """On a Redis of the user's own it starts none, and SIGTERM ends it as well."""
+    with started(tmp_path, "up", "--workers", "1", "--no-flower", redis_url=redis_url, environment=keys) as running:
+        shown = running.printed("Ctrl-C stops everything")
+        family = running.family()
+        assert len(family) == 1
+        assert f"worker-1-{running.process.pid}@{socket.gethostname()}" in shown
+        assert redis_url in shown
+        assert "kagura-tasks run" in shown
+        assert "OPENAI_API_KEY" in shown
+        assert running.stop(signal.SIGTERM) == 0
+    all_gone(family)
+
+
+def test_ctrl_c_while_it_starts(tmp_path: Path):
+    """Whatever has been started by then is stopped: exit code 130."""
+    with started(tmp_path, "up", "--no-flower") as running:
+        family = until(lambda: len(running.family()) == 3 and running.family(), 30, "a server and two workers")
+        assert running.stop(signal.SIGINT) == 130
+        assert "Traceback" not in running.stderr
+    all_gone(list(family))
+
+
+def test_a_worker_that_cannot_start_is_explained(tmp_path: Path):
+    """The end of its log, then one line; nothing keeps running."""
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "__init__.py").write_text("raise RuntimeError('these are not the workers')\n")
+    with started(tmp_path, "up", "--workers", "1", "--no-flower", cwd=tmp_path) as running:
+        assert running.process.wait(60) == 1
+    lines = running.stderr.splitlines()
+    assert any("these are not the workers" in line for line in lines if line.startswith("  | "))
+    assert lines[-1].startswith("error: worker-1@")
+    assert "before it was ready" in lines[-1]
+
+
+def test_a_taken_port_of_flower_is_one_line():
+    """The line names the option that helps."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        error = the_error(kagura("up", "--flower-port", str(listener.getsockname()[1])))
+    assert "--flower-port" in error

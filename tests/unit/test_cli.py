@@ -1,0 +1,153 @@
+"""The command line without a server: what it says about itself, and what it decides by itself."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kagura_tasks.cli.app import app
+from kagura_tasks.cli.checks import redis_server
+from kagura_tasks.cli.checks.environment import provider_keys
+from kagura_tasks.cli.demo import scripted_model
+from kagura_tasks.cli.demo.prompts import FIRST, MANY
+from kagura_tasks.cli.options import ProfileName
+from kagura_tasks.cli.processes import restart_delay_s
+from kagura_tasks.cli.reference import markdown
+from kagura_tasks.cli.screen import printable
+from kagura_tasks.settings import RedisUrl
+from workers.profiles import PROFILES
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ["demo", "up", "worker", "run", "cache", "cache stats", "cache invalidate", "doctor", "version"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command: str):
+    """`--help` shows the words that call the command, and its options."""
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="kagura-tasks", env={"COLUMNS": "120"})
+    assert shown.exit_code == 0
+    assert f"kagura-tasks {command}" in shown.output
+    assert "--help" in shown.output
+
+
+def test_help_loads_no_heavy_library():
+    """Help, and completion at every Tab, wait for nobody: no LiteLLM, no Flower, no Celery, no Redis."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from kagura_tasks.cli.app import app;"
+        "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0;"
+        "print({'litellm', 'flower', 'celery', 'redis'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_reference_is_up_to_date():
+    """docs/reference/cli.md is what `python -m kagura_tasks.cli.reference` writes."""
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == markdown()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "hi", "--param", "temperature"],
+        ["run", "hi", "--param", "stop=END"],
+        ["run", "hi", "--param", "model=1"],
+        ["run", "hi", "--timeout", "0"],
+        ["worker", "--profile", "huge"],
+        ["up", "--workers", "0"],
+        ["demo", "--model", "openai/gpt-4o-mini", "--scripted"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]):
+    """What cannot be meant is refused before anything is started."""
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "Error" in refused.output
+
+
+def test_profiles_are_those_of_the_workers():
+    """The names that help shows are the table's."""
+    assert set(ProfileName) == set(PROFILES)
+
+
+def test_a_text_cannot_steer_the_terminal():
+    """Escape sequences in an answer are made visible; line breaks, tabs and letters stay."""
+    assert printable("a\n\tß\x1b[2Jb\r\x07") == "a\n\tß\ufffd[2Jb\ufffd\ufffd"
+
+
+def test_colours_are_for_terminals_that_want_them():
+    """A terminal gets colours; NO_COLOR and pipes do not."""
+    assert "\x1b[" in help_in_a_terminal({})
+    assert "\x1b[3" not in help_in_a_terminal({"NO_COLOR": "1"})
+    piped = subprocess.run([sys.executable, "-m", "kagura_tasks.cli", "--help"], capture_output=True, check=True)
+    assert b"\x1b" not in piped.stdout
+
+
+def help_in_a_terminal(environment: dict[str, str]) -> str:
+    """What a terminal is sent by `kagura-tasks --help`."""
+    ours, theirs = pty.openpty()
+    env = {**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm", **environment}
+    with subprocess.Popen([sys.executable, "-m", "kagura_tasks.cli", "--help"], stdout=theirs, env=env) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while some := os.read(ours, 4096):
+                shown += some
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+def test_what_dies_again_and_again_is_started_less_often():
+    """The wait doubles from one second to half a minute."""
+    assert [restart_delay_s(deaths) for deaths in (0, 1, 2, 5, 1000)] == [1, 2, 4, 30, 30]
+
+
+def test_every_scripted_answer_is_marked():
+    """Nobody takes a canned answer for a model's; equal prompts have equal answers, other prompts others."""
+    answers = [scripted_model.answer(ask.prompt) for ask in [FIRST, *MANY]]
+    assert all(answer.startswith("DEMO") for answer in answers)
+    assert len(set(answers)) == len(answers)
+    assert scripted_model.answer(FIRST.prompt) == answers[0]
+
+
+def test_the_demo_asks_twenty_different_things():
+    """None of the prompts is answered by another's answer."""
+    assert len({ask.prompt for ask in [FIRST, *MANY]}) == 21
+
+
+def test_keys_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch):
+    """Variables that providers read; no empty one, no other."""
+    monkeypatch.setattr(os, "environ", {"OPENAI_API_KEY": "x", "GROQ_API_KEY": "", "PATH": "/bin", "AWS_REGION": "y"})
+    assert provider_keys() == ["OPENAI_API_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("info", "levels"),
+    [
+        ({"redis_version": "7.0.15", "maxmemory_policy": "noeviction"}, ["ok", "ok", "ok"]),
+        ({"redis_version": "6.2.14", "maxmemory_policy": "noeviction"}, ["error", "ok", "ok"]),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, ["ok", "ok", "ok"]),
+        ({"redis_version": "10.0.0", "maxmemory_policy": "allkeys-lru"}, ["ok", "warning", "ok"]),
+    ],
+)
+def test_a_server_is_judged_by_what_it_says(info: dict[str, str], levels: list[str]):
+    """Version 7.0 or later; and nothing that waits in a queue may be evicted."""
+    found = list(redis_server.judge(RedisUrl("redis://localhost"), info, ["broker"]))
+    assert [check.level for check in found] == levels
+
+
+def test_a_cache_may_evict():
+    """Eviction is for remembered answers alone: without queues and results it is no fault."""
+    info = {"redis_version": "7.2.0", "maxmemory_policy": "allkeys-lru"}
+    levels = [check.level for check in redis_server.judge(RedisUrl("redis://localhost"), info, ["cache"])]
+    assert levels == ["ok", "ok", "ok"]

@@ -6,10 +6,15 @@ there is room for and records it as unacknowledged. Messages and records are kom
 these can share a broker.
 """
 
+# kombu's type stubs do not know what a subclass of its channel works with.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections import deque
 from typing import Any, Final, cast
 
 from celery import Celery
@@ -54,7 +59,8 @@ class QoS(stock.QoS):
         return max(0, min(self.prefetch_count - held, _MOST_AT_ONCE))
 
 
-# kombu's type stubs do not know what a subclass of its channel works with.
+log = logging.getLogger(__name__)
+
 _StockChannel: Any = stock.Channel
 
 
@@ -74,18 +80,23 @@ class Channel(_StockChannel):
         """See kombu; notes which queues nobody acknowledges."""
         if no_ack:
             self._unrecorded.add(queue)
-        return cast(Any, super()).basic_consume(queue, no_ack, *args, **kwargs)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """One client for all short commands: kombu makes one for each, which costs more than the command."""
         if asynchronous:
-            return cast(Any, super())._create_client(asynchronous=True)
+            return super()._create_client(asynchronous=True)
         if self._shared_client is None or self._shared_pool is not self.pool:
-            self._shared_client, self._shared_pool = cast(Any, super())._create_client(), self.pool
+            self._shared_client, self._shared_pool = super()._create_client(), self.pool
         return self._shared_client
 
     def _brpop_read(self, **options: Any) -> Any:
-        delivered = cast(Any, super())._brpop_read(**options)
+        try:
+            delivered = super()._brpop_read(**options)
+        except ValueError:
+            # Stock kombu lets this end the worker: whoever can push to the queue could stop the fleet.
+            log.error("an item of a queue is no message: it was dropped")  # noqa: TRY400 (a traceback quotes it)
+            return True
         # With a prefix, kombu's client rewrites the keys of our script, but only some of them.
         if not self.global_keyprefix:
             self._deliver_all(self._fetch())
@@ -105,15 +116,19 @@ class Channel(_StockChannel):
         return [(lists[number - 1][0], message) for number, message in pairwise_of(taken)]
 
     def _deliver_all(self, fetched: list[tuple[str, bytes]]) -> None:
-        """Hand the messages to their consumers. One that cannot be read stops its queue, not the ones before it."""
-        messages = [(queue, json.loads(raw)) for queue, raw in fetched]
-        recorded = cast(QoS, self.qos).recorded
-        recorded.update(tag for queue, message in messages if (tag := self._recorded_tag(queue, message)))
-        for queue, message in messages:
-            self.connection._deliver(message, queue)
-
-    def _recorded_tag(self, queue: str, message: dict[str, Any]) -> str | None:
-        return None if queue in self._unrecorded else message["properties"]["delivery_tag"]
+        """Hand the messages to their consumers. Where that fails, the rest goes back to the queue."""
+        waiting = deque(pair for queue, raw in fetched if (pair := _read(queue, raw)) is not None)
+        qos = cast(QoS, self.qos)
+        qos.recorded.update(_tag(message) for queue, message in waiting if queue not in self._unrecorded)
+        try:
+            while waiting:
+                queue, message = waiting.popleft()
+                self.connection._deliver(message, queue)
+        finally:
+            for queue, message in waiting:
+                if queue not in self._unrecorded:
+                    qos.recorded.discard(_tag(message))
+                    qos.restore_by_tag(_tag(message))
 
 
 class Transport(stock.Transport):
@@ -138,3 +153,18 @@ def fetch_in_batches(app: Celery) -> None:
 def pairwise_of(flat: list[Any]) -> list[tuple[int, bytes]]:
     """A list of pairs, out of one in which they stand in turn."""
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _read(queue: str, raw: bytes) -> tuple[str, dict[str, Any]] | None:
+    """The message, or None for what is none: the script has recorded only messages."""
+    try:
+        message = json.loads(raw)
+        _tag(message)
+    except (ValueError, KeyError, TypeError):
+        log.error("an item of the queue %s is no message: it was dropped", queue)  # noqa: TRY400 (as above)
+        return None
+    return queue, message
+
+
+def _tag(message: dict[str, Any]) -> str:
+    return message["properties"]["delivery_tag"]

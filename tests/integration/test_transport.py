@@ -91,3 +91,21 @@ def test_a_shutdown_gives_back_what_was_not_started(
     start_workers(1)
     assert all(result.get(timeout_s=40).text for result in results)
     assert llm.count(prompt) == 8
+
+
+def test_garbage_on_a_queue_stops_nobody(
+    settings: Settings, start_workers, llm: LlmServer, prompt: str, client_of_redis
+):
+    """What is no message is dropped with an error in the log; the messages around it are answered."""
+    client = LLMClient(settings)
+    garbage = [b"no JSON", b"[1, 2]", b'{"properties": 7}', b"\x80\x04pickle"]
+    results = []
+    for number, item in enumerate(garbage):
+        results.append(client.submit(f"{prompt} {number}"))
+        client_of_redis.lpush("llm\x06\x163", item)
+    client_of_redis.rpush("llm", b"first of all")
+    (worker,) = start_workers(1)
+    assert all(result.get(timeout_s=30).text for result in results)
+    client_of_redis.lpush("llm", b"and a last one")
+    assert client.complete(f"{prompt} at last").text
+    assert worker.log.count("is no message") == len(garbage) + 2

@@ -1,6 +1,6 @@
-"""Summarise a list with one client: submit all, then wait for each. Run it twice: the second run needs no worker.
+"""Summarise a list with one client: submit all, then wait for each. The second run needs no worker.
 
-    python summarise_list.py
+Start workers with `make up`, then run `python summarise_list.py` in a terminal with KAGURA_TASKS_REDIS_URL.
 """
 
 from kagura_tasks import LLMClient

@@ -1,7 +1,6 @@
 """A team's own Celery app that gained LLM tasks with one call. See docs/tutorials/existing-celery-app.md.
 
-    celery -A team_app worker -Q celery,llm,llm.batch -P threads -c 64
-    python team_app.py
+Start a worker with `celery -A team_app worker -Q celery,llm,llm.batch -P threads -c 64`, then run `python team_app.py`.
 """
 
 from celery import Celery

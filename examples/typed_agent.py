@@ -1,6 +1,6 @@
 """An agent whose answer is a pydantic model. An answer that does not fit is asked for again, twice at most.
 
-    python typed_agent.py
+Start workers with `make up`, then run `python typed_agent.py` in a terminal with KAGURA_TASKS_REDIS_URL.
 """
 
 import asyncio

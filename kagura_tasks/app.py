@@ -21,10 +21,15 @@ _VISIBILITY_TIMEOUT_S: Final = 3600
 _RESULT_BACKEND: Final = "kagura_tasks.result_backend:ResultBackend"
 
 
-def create_app(settings: Settings) -> Celery:
+def create_app(settings: Settings, socket_timeout_s: float = 15.0) -> Celery:
     """A Celery app on these settings' Redis, with no task registered: `worker.install` adds them.
 
     JSON only; tasks are acknowledged after their answer is stored; events are on, for Flower.
+
+    Args:
+        settings: Where Redis is, and how long things last.
+        socket_timeout_s: Seconds after which an answer of Redis is no longer waited for. A worker is patient: it
+            gives its messages back when it believes the broker lost. A caller wants to know soon.
     """
     app = Celery("kagura_tasks", set_as_current=False)
     transport_options: dict[str, object] = {
@@ -32,6 +37,8 @@ def create_app(settings: Settings) -> Celery:
         "priority_steps": PRIORITY_STEPS,
         "queue_order_strategy": "priority",
         "socket_connect_timeout": settings.redis_timeout_s,
+        # Without it, a server that hangs would hold whoever sends for ever.
+        "socket_timeout": socket_timeout_s,
         "health_check_interval": 25,
         "client_name": "kagura-tasks",
     }
@@ -47,7 +54,7 @@ def create_app(settings: Settings) -> Celery:
         result_backend_max_retries=60,
         result_expires=settings.result_ttl_s,
         redis_socket_connect_timeout=settings.redis_timeout_s,
-        redis_socket_timeout=15.0,
+        redis_socket_timeout=socket_timeout_s,
         redis_socket_keepalive=_is_network(settings.results),
         redis_backend_health_check_interval=25,
         redis_client_name="kagura-tasks",

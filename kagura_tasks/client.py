@@ -11,6 +11,7 @@ from kombu.utils.uuid import uuid
 
 from kagura_tasks.app import create_app, settings_of
 from kagura_tasks.cache.llm_cache import LLMCache
+from kagura_tasks.connections import close_async_clients
 from kagura_tasks.requests import Prompt, build_request
 from kagura_tasks.results import LLMResult, Remembered, RememberedHere
 from kagura_tasks.schemas import Completion, CompletionRequest, Priority
@@ -86,7 +87,7 @@ class LLMClient:
         given = {"redis_url": redis_url, "default_model": model, "tenant": tenant, "execution": execution}
         self.settings = _settings_for(app, settings).override(**given)
         open_executor = cast("type[Executor]", symbol_by_name(_EXECUTORS[self.settings.execution]))
-        self.app = app or create_app(self.settings)
+        self.app = app or create_app(self.settings, self.settings.redis_timeout_s)
         self._executor = open_executor(self.settings, self.app)
         self._own_cache = cache
         self.cache = cache or self._executor.cache
@@ -173,6 +174,10 @@ class LLMClient:
     async def acancel(self, task_id: str) -> None:
         """The same, without blocking the event loop."""
         await self.result(task_id).acancel()
+
+    async def aclose(self) -> None:
+        """Close the running event loop's connections to Redis, as before the loop ends. The client stays usable."""
+        await close_async_clients()
 
     def _kept_here(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
         """Workers keep answers in the fleet's cache; a cache of one's own has to be told here."""

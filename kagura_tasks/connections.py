@@ -26,6 +26,9 @@ from kagura_tasks.settings import RedisUrl
 #: What redis-py raises where the server is away, hangs, or is not ready yet.
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
+#: What is worth an immediate second try: a connection that was dropped while it was idle. A server that hangs is not.
+_DROPPED = (RedisConnectionError,)
+
 #: redis-py's pools refuse further connections instead of waiting; ours wait. A command takes well under a
 #: millisecond, so that this many connections serve thousands of calls.
 _MAX_CONNECTIONS = 32
@@ -43,7 +46,7 @@ def sync_client(url: RedisUrl, timeout_s: float) -> SyncRedis:
         timeout=timeout_s,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 1, supported_errors=_DROPPED),
     )
     return cast(SyncRedis, redis.Redis(connection_pool=pool))
 
@@ -59,7 +62,7 @@ def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
             timeout=timeout_s,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            retry=AsyncRetry(NoBackoff(), 1),
+            retry=AsyncRetry(NoBackoff(), 1, supported_errors=_DROPPED),
         )
         client = clients[url, timeout_s] = cast(AsyncRedis, redis.asyncio.Redis.from_pool(pool))
     return client
@@ -91,10 +94,11 @@ def celery_url(url: RedisUrl) -> str:
 
 
 def _in_few_words(error: Exception) -> str:
+    """The reason, without redis-py's text: it repeats the address."""
     if isinstance(error, RedisTimeoutError):
         return "no answer in time"
-    # redis-py's texts repeat the address; a wrong password is the one case where they help.
-    return type(error).__name__ if "refused" not in str(error) else "connection refused"
+    refused = any(sign in str(error).lower() for sign in ("refused", "error 111", "connect call failed"))
+    return "connection refused" if refused else type(error).__name__
 
 
 def _forget_connections() -> None:

@@ -112,6 +112,7 @@ class RunningProgram:
                 self._plan_restart(say)
         elif time.monotonic() >= self._restart_at:
             self._restart_at = None
+            self._bury()
             self._process = self._launch()
 
     def terminate(self) -> None:
@@ -122,7 +123,7 @@ class RunningProgram:
         """End it now, and whatever it started."""
         if not self.has_ended:
             os.killpg(self.pid, signal.SIGKILL)
-        _ = self._process.wait()
+        self._bury()
 
     def wait(self, timeout_s: float) -> None:
         """Return when the process is gone, or after this time."""
@@ -144,6 +145,10 @@ class RunningProgram:
                 # Ctrl-C in a terminal is for us alone: we stop the others in order.
                 start_new_session=True,
             )
+
+    def _bury(self) -> None:
+        """Wait for the end of a process that is as good as gone, and close our end of its standard input."""
+        _ = self._process.communicate()
 
     def _plan_restart(self, say: Callable[[str], None]) -> None:
         if time.monotonic() - self._started_at > _SETTLED_S:

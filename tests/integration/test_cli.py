@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,38 +11,74 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
 
 from kagura_tasks import __version__
+from kagura_tasks.cli import main
 from kagura_tasks.embedded_redis import EmbeddedRedis
+from kagura_tasks.settings import load_settings
 from tests.support.wait import until
 
 PROGRAM = str(Path(sys.executable).with_name("kagura-tasks"))
 
 
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def kagura(
     *arguments: str, stdin: str | bytes = "", environment: dict[str, str] | None = None, redis_url: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end."""
+) -> Done:
+    """Run the program's `main` to its end, in this process: a new one costs more than most commands."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
+    out, err = io.StringIO(), io.StringIO()
+    load_settings.cache_clear()
+    with (
+        patch.dict(os.environ, _environment(redis_url, environment)),
+        patch.object(sys, "argv", [PROGRAM, *arguments]),
+        patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(given))),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    load_settings.cache_clear()
+    code = ended.value.code
+    return Done(code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+
+def program(*arguments: str, environment: dict[str, str] | None = None, redis_url: str = "") -> Done:
+    """Run the program to its end."""
     done = subprocess.run(
-        [PROGRAM, *arguments], input=given, capture_output=True, env=_environment(redis_url, environment), timeout=90
+        [PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_environment(redis_url, environment),
+        timeout=100,
     )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def document(done: Done) -> dict[str, Any]:
     """The one JSON document that a command printed; it succeeded."""
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def the_error(done: subprocess.CompletedProcess[str]) -> str:
+def the_error(done: Done) -> str:
     """The one line that says why a command failed."""
     assert done.returncode == 1, done.stdout
     assert done.stdout == ""
@@ -95,8 +132,8 @@ def started(
     cwd: Path | None = None,
 ) -> Generator[Started]:
     """Start the program; it is killed at the end of the block."""
-    # Whoever runs the tests in the background ignores Ctrl-C, and a child would inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever runs the tests in the background, or under nohup, ignores these, and a child would inherit that.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
             [PROGRAM, *arguments],
@@ -107,7 +144,8 @@ def started(
             env=_environment(redis_url, environment),
             start_new_session=True,
         )
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     try:
         yield Started(process, folder)
     finally:
@@ -142,18 +180,16 @@ def _environment(redis_url: str, more: dict[str, str] | None) -> dict[str, str]:
 
 def test_the_version_is_the_packages():
     """For people and for machines."""
-    assert kagura("version").stdout == f"{__version__}\n"
+    assert program("version").stdout == f"{__version__}\n"
     assert document(kagura("version", "--json")) == {"version": __version__}
 
 
-@pytest.mark.parametrize(
-    "command", [["run", "hi"], ["cache", "stats"], ["cache", "invalidate", "--all", "--yes"], ["up"], ["demo"]]
-)
+@pytest.mark.parametrize("command", [["run", "hi"], ["cache", "stats"], ["up"]])
 def test_redis_away_is_one_line(command: list[str]):
     """The line names the address without its password, soon, and nothing of Celery's or redis-py's is beside it."""
     port = free_port()
     began = time.monotonic()
-    error = the_error(kagura(*command, redis_url=f"redis://user:pa55word@127.0.0.1:{port}/0"))
+    error = the_error(program(*command, redis_url=f"redis://user:pa55word@127.0.0.1:{port}/0"))
     assert time.monotonic() - began < 5
     assert f"redis://***@127.0.0.1:{port}/0" in error
     assert "pa55word" not in error
@@ -164,7 +200,7 @@ def test_a_redis_that_hangs_is_given_up():
     with EmbeddedRedis() as server:
         server.pause()
         began = time.monotonic()
-        error = the_error(kagura("run", "hi", redis_url=server.url))
+        error = the_error(program("run", "hi", redis_url=server.url))
         assert time.monotonic() - began < 5
     assert "no answer in time" in error
 
@@ -196,7 +232,7 @@ def test_a_wrong_setting_is_one_line():
 
 
 def test_a_reader_that_leaves_is_no_failure_of_ours():
-    """`kagura-tasks ... | head -0` prints no traceback."""
-    command = f"'{PROGRAM}' version | true; '{PROGRAM}' --help | head -n 1"
+    """`kagura-tasks ... | head -n 1` prints no traceback."""
+    command = f"'{PROGRAM}' --help | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr

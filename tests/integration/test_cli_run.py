@@ -10,7 +10,7 @@ import redis
 
 from kagura_tasks.client import LLMClient
 from kagura_tasks.settings import Settings
-from tests.integration.test_cli import document, kagura, started, the_error
+from tests.integration.test_cli import document, kagura, program, started, the_error
 from tests.support.llm import LlmServer
 from tests.support.wait import until
 from tests.support.workers import Worker
@@ -25,7 +25,7 @@ def tenant(settings: Settings) -> str:
 def test_the_answer_is_printed(worker: Worker, llm: LlmServer, redis_url: str, tenant: str):
     """The answer and nothing else, on standard output."""
     llm.reply("Because of Rayleigh.")
-    done = kagura("run", "Why is the sky blue?", "--tenant", tenant, redis_url=redis_url)
+    done = program("run", "Why is the sky blue?", "--tenant", tenant, redis_url=redis_url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Because of Rayleigh.\n", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from kagura_tasks.settings import RedisUrl
-from tests.integration.test_cli import Started, all_gone, document, kagura, started, the_error
+from tests.integration.test_cli import Started, all_gone, document, kagura, program, started, the_error
 from tests.support.llm import LlmServer
 from tests.support.wait import until
 
@@ -52,36 +53,34 @@ def test_up_and_ctrl_c(llm: LlmServer, keys: dict[str, str], tmp_path: Path):
 
 
 def test_nothing_outlives_kill_9(keys: dict[str, str], tmp_path: Path):
-    """Even where `up` itself cannot do anything any more, its server and workers end."""
+    """People are told what another terminal needs; and where `up` cannot say goodbye, server and worker end, too."""
     with started(tmp_path, "up", "--workers", "1", "--no-flower", environment=keys) as running:
-        running.printed("Ctrl-C stops everything")
+        shown = running.printed("Ctrl-C stops everything")
+        assert re.search(r"^  export KAGURA_TASKS_REDIS_URL='unix:///.*'$", shown, re.MULTILINE)
+        assert re.search(r"^Worker   worker-1@", shown, re.MULTILINE)
+        assert re.search(r"^Keys     OPENAI_API_KEY$", shown, re.MULTILINE)
         family = running.family()
         assert len(family) == 2
         running.stop(signal.SIGKILL)
     all_gone(family)
 
 
-def test_people_are_told_what_another_terminal_needs(redis_url: RedisUrl, keys: dict[str, str], tmp_path: Path):
-    """On a Redis of the user's own it starts none, and SIGTERM ends it as well."""
-    with started(tmp_path, "up", "--workers", "1", "--no-flower", redis_url=redis_url, environment=keys) as running:
-        shown = running.printed("Ctrl-C stops everything")
-        family = running.family()
-        assert len(family) == 1
-        assert f"worker-1-{running.process.pid}@{socket.gethostname()}" in shown
-        assert redis_url in shown
-        assert "kagura-tasks run" in shown
-        assert "OPENAI_API_KEY" in shown
-        assert running.stop(signal.SIGTERM) == 0
-    all_gone(family)
-
-
-def test_ctrl_c_while_it_starts(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_end_while_it_starts(number: signal.Signals, tmp_path: Path):
     """Whatever has been started by then is stopped: exit code 130."""
     with started(tmp_path, "up", "--no-flower") as running:
         family = until(lambda: len(running.family()) == 3 and running.family(), 30, "a server and two workers")
-        assert running.stop(signal.SIGINT) == 130
+        assert running.stop(number) == 130
         assert "Traceback" not in running.stderr
     all_gone(list(family))
+
+
+def test_on_a_redis_of_the_users_it_starts_none(redis_url: RedisUrl, tmp_path: Path):
+    """Only a worker runs, under a name that is nobody else's on that Redis."""
+    with started(tmp_path, "up", "--workers", "1", "--no-flower", redis_url=redis_url) as running:
+        name = f"--hostname=worker-1-{running.process.pid}@{socket.gethostname()}"
+        until(lambda: [name in child.cmdline() for child in running.family()] == [True], 30, "the worker alone")
+        assert running.stop() == 130
 
 
 def test_a_worker_that_cannot_start_is_explained(tmp_path: Path):
@@ -99,5 +98,5 @@ def test_a_worker_that_cannot_start_is_explained(tmp_path: Path):
 def test_a_taken_port_of_flower_is_one_line():
     """The line names the option that helps."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        error = the_error(kagura("up", "--flower-port", str(listener.getsockname()[1])))
+        error = the_error(program("up", "--flower-port", str(listener.getsockname()[1])))
     assert "--flower-port" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -12,14 +13,17 @@ import pytest
 from typer.testing import CliRunner
 
 from kagura_tasks.cli.app import app
-from kagura_tasks.cli.checks import redis_server
+from kagura_tasks.cli.checks import model, redis_server
 from kagura_tasks.cli.checks.environment import provider_keys
-from kagura_tasks.cli.demo import scripted_model
+from kagura_tasks.cli.demo import report, scripted_model
+from kagura_tasks.cli.demo.model import hosted_model
 from kagura_tasks.cli.demo.prompts import FIRST, MANY
+from kagura_tasks.cli.demo.rounds import Round
 from kagura_tasks.cli.options import ProfileName
 from kagura_tasks.cli.processes import restart_delay_s
 from kagura_tasks.cli.reference import markdown
-from kagura_tasks.cli.screen import printable
+from kagura_tasks.cli.screen import Screen, printable
+from kagura_tasks.schemas import Completion, Usage
 from kagura_tasks.settings import RedisUrl
 from workers.profiles import PROFILES
 
@@ -151,3 +155,34 @@ def test_a_cache_may_evict():
     info = {"redis_version": "7.2.0", "maxmemory_policy": "allkeys-lru"}
     levels = [check.level for check in redis_server.judge(RedisUrl("redis://localhost"), info, ["cache"])]
     assert levels == ["ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "missing", "level", "told"),
+    [
+        ("openai", [], "ok", "its key is in this environment"),
+        ("openai", ["OPENAI_API_KEY"], "warning", "the workers' environment needs OPENAI_API_KEY"),
+        ("", [], "error", "KAGURA_TASKS_DEFAULT_MODEL"),
+    ],
+)
+def test_a_model_is_judged_by_what_litellm_knows(provider: str, missing: list[str], level: str, told: str):
+    """An unknown one is an error; a key that perhaps only the workers have is not."""
+    found = model.judge("some/model", {"provider": provider, "missing_keys": missing})
+    assert found.level == level
+    assert told in f"{found.message} {found.mend}"
+
+
+def test_a_machine_reads_one_document_about_the_demo(capsys: pytest.CaptureFixture[str]):
+    """Rounds with their sums, and every answer; nothing else is on standard output."""
+    answer = Completion(text="DEMO", model="m", finish_reason="stop", usage=Usage(completion_tokens=3, total_tokens=10))
+    rounds = [Round("first", [FIRST], [answer], 0.5), Round("again", [FIRST], [answer.as_cached()], 0.001)]
+    report.total(Screen(as_json=True), rounds, hosted_model("m"), "http://127.0.0.1:5555")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], told["flower_url"]) == ("m", "http://127.0.0.1:5555")
+    assert [(one["name"], one["calls"], one["hits"], one["tokens"]) for one in told["rounds"]] == [
+        ("first", 1, 0, 10),
+        ("again", 0, 1, 0),
+        ("all", 1, 1, 10),
+    ]
+    assert told["rounds"][0]["tokens_per_s"] == 6.0
+    assert [one["cached"] for one in told["answers"]] == [False, True]

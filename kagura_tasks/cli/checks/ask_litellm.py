@@ -11,6 +11,8 @@ from kagura_tasks.providers import litellm as provider
 
 def main(model: str) -> None:
     """Print the provider's name ("" where there is none), and the variables with keys that are missing here."""
+    # Silent from here on: what LiteLLM prints about a model that it does not know would be in front of ours.
+    provider.prepare()
     find = cast(Any, provider.litellm).get_llm_provider
     try:
         name = str(find(model=model)[1])

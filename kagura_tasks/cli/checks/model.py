@@ -22,13 +22,15 @@ def check(model: str) -> Iterator[Check]:
     command = [sys.executable, "-m", f"{__package__}.ask_litellm", model]
     try:
         told = subprocess.run(command, capture_output=True, timeout=_PATIENCE_S, check=True).stdout
-    except (subprocess.SubprocessError, OSError) as error:
+        answer = cast("dict[str, Any]", json.loads(told))
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
         yield Check("model", "warning", f"LiteLLM could not be asked ({type(error).__name__})", "reinstall litellm")
         return
-    yield _judge(model, cast("dict[str, Any]", json.loads(told)))
+    yield judge(model, answer)
 
 
-def _judge(model: str, answer: dict[str, Any]) -> Check:
+def judge(model: str, answer: dict[str, Any]) -> Check:
+    """Is what LiteLLM knows about the model good enough? See ask_litellm.py."""
     if not answer["provider"]:
         cure = "set KAGURA_TASKS_DEFAULT_MODEL to one of LiteLLM's names, such as openai/gpt-4o-mini"
         return Check("model", "error", f"LiteLLM does not know the default model {model}", cure)

@@ -39,7 +39,7 @@ bench: ## What it costs, beside plain Celery and bare Redis in the same run
 
 docs: ## The documentation, as a site in site/
 	$(bootstrap) dev
-	@$(bin)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet $(ARGS)
 
 chaos: ## The tests that kill workers and servers
 	@test -d tests/chaos || { echo "make chaos: there are no tests in tests/chaos yet" >&2; exit 1; }

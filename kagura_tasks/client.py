@@ -34,11 +34,11 @@ class Executor(Protocol):
         """Take the settings, and the Celery app to send through."""
         ...
 
-    def submit(self, request: CompletionRequest) -> LLMResult:
-        """Start the call."""
+    def submit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
+        """Start the call. `looked_up`: its own cache was asked, and the miss counted."""
         ...
 
-    async def asubmit(self, request: CompletionRequest) -> LLMResult:
+    async def asubmit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
         """The same, without blocking the event loop."""
         ...
 
@@ -145,7 +145,7 @@ class LLMClient:
         remembered = self.cache.lookup(request) if request.use_cache else None
         if remembered is not None:
             return LLMResult(uuid(), Remembered(remembered))
-        return self._kept_here(request, self._executor.submit(request))
+        return self._kept_here(request, self._executor.submit(request, looked_up=self._looked_up(request)))
 
     async def asubmit(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMResult:
         """The same, without blocking the event loop."""
@@ -153,7 +153,7 @@ class LLMClient:
         remembered = await self.cache.alookup(request) if request.use_cache else None
         if remembered is not None:
             return LLMResult(uuid(), Remembered(remembered))
-        return self._kept_here(request, await self._executor.asubmit(request))
+        return self._kept_here(request, await self._executor.asubmit(request, looked_up=self._looked_up(request)))
 
     def complete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
         """Submit and wait. Takes what `submit` takes; raises what `submit` and `LLMResult.get` raise."""
@@ -178,6 +178,10 @@ class LLMClient:
     async def aclose(self) -> None:
         """Close the running event loop's connections to Redis, as before the loop ends. The client stays usable."""
         await close_async_clients()
+
+    def _looked_up(self, request: CompletionRequest) -> bool:
+        """The executor's own cache was asked: a cache of the caller's own stands before it, not in its place."""
+        return request.use_cache and self._own_cache is None
 
     def _kept_here(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
         """Workers keep answers in the fleet's cache; a cache of one's own has to be told here."""

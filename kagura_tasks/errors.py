@@ -44,10 +44,10 @@ class InvalidRequest(KaguraTasksError):
 
 
 class PromptTooLarge(InvalidRequest):
-    """The messages are larger than `KAGURA_TASKS_MAX_PROMPT_BYTES`."""
+    """Messages and parameters together are larger than `KAGURA_TASKS_MAX_PROMPT_BYTES`."""
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        """Take both sizes in bytes of the messages' JSON."""
+        """Take both sizes in bytes of the JSON of messages and parameters."""
         super().__init__(size_bytes, limit_bytes)
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes

@@ -38,17 +38,17 @@ class InlineExecutor:
         self._opening = asyncio.Lock()
         self._calls: dict[str, Future[Completion]] = {}
 
-    def submit(self, request: CompletionRequest) -> LLMResult:
+    def submit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
         """Start the call."""
         task_id = uuid()
-        call = _CALLS.submit(self._run(Job(request, task_id, looked_up=request.use_cache)))
+        call = _CALLS.submit(self._run(Job(request, task_id, looked_up=looked_up)))
         self._calls[task_id] = call
         call.add_done_callback(lambda _: self._calls.pop(task_id, None))
         return LLMResult(task_id, InlineAnswer(task_id, call, self._settings.wait_timeout_s))
 
-    async def asubmit(self, request: CompletionRequest) -> LLMResult:
+    async def asubmit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
         """The same: starting blocks nobody."""
-        return self.submit(request)
+        return self.submit(request, looked_up=looked_up)
 
     def result(self, task_id: str) -> LLMResult:
         """The handle of a call that is running in this process. Raises TaskFailed for any other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from celery import Celery
@@ -36,20 +37,20 @@ class QueueExecutor:
         self._app = app
         self.cache = LLMCache.from_settings(settings)
 
-    def submit(self, request: CompletionRequest) -> LLMResult:
+    def submit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
         """Enqueue. Raises RedisUnreachable."""
         task_id = uuid()
         broker = self._settings.broker
         try:
             with redis_errors(broker):
-                signatures.complete(self._app, request, looked_up=request.use_cache).apply_async(task_id=task_id)
+                signatures.complete(self._app, request, looked_up=looked_up).apply_async(task_id=task_id)
         except OperationalError:
             raise RedisUnreachable(broker.masked(), "the message could not be sent") from None
         return self.result(task_id)
 
-    async def asubmit(self, request: CompletionRequest) -> LLMResult:
+    async def asubmit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
         """The same, without blocking the event loop: kombu sends in a thread."""
-        return await asyncio.to_thread(self.submit, request)
+        return await asyncio.to_thread(partial(self.submit, request, looked_up=looked_up))
 
     def result(self, task_id: str) -> LLMResult:
         """The handle of a task that was sent before, perhaps by another process."""

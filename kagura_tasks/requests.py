@@ -43,6 +43,8 @@ def build_request(
 ) -> CompletionRequest:
     """The request. Raises InvalidRequest, SecretInRequest or PromptTooLarge; a message's text is in none of them."""
     _check_params(params)
+    if isinstance(tags, str):
+        raise InvalidRequest("tags are a list of names, not one text")
     messages = _turns(prompt)
     fields: dict[str, object] = {
         "model": model or settings.default_model,
@@ -59,7 +61,7 @@ def build_request(
         request = CompletionRequest.model_validate(fields)
     except ValidationError as error:
         raise InvalidRequest(problems_of(error)) from None
-    _check_messages(request.messages, settings.max_prompt_bytes)
+    _check_size(request, settings.max_prompt_bytes)
     return request
 
 
@@ -91,15 +93,18 @@ def _check_params(params: Mapping[str, object]) -> None:
         raise InvalidRequest("n: one answer a request; submit it again, with use_cache=False, for another")
 
 
-def _check_messages(messages: Sequence[Message], limit_bytes: int) -> None:
-    if not any(message.content or (message.model_extra or {}) for message in messages):
+def _check_size(request: CompletionRequest, limit_bytes: int) -> None:
+    messages = request.messages
+    if not any(message.content or message.model_extra for message in messages) or _is_blank(messages[-1]):
         raise InvalidRequest("the prompt is empty")
-    last = messages[-1]
-    if isinstance(last.content, str) and not last.content.strip() and last.role == "user":
-        raise InvalidRequest("the prompt is empty")
-    # Four bytes is a character's longest form: most prompts need no exact count.
-    if sum(len(m.content) * 4 if isinstance(m.content, str) else limit_bytes + 1 for m in messages) <= limit_bytes:
+    # Four bytes is a character's longest form: most requests need no exact count.
+    texts = [message.content for message in messages if isinstance(message.content, str)]
+    if len(texts) == len(messages) and not request.params and sum(map(len, texts)) * 4 <= limit_bytes:
         return
-    size_bytes = sum(len(message.model_dump_json().encode()) for message in messages)
+    size_bytes = len(request.model_dump_json(include={"messages", "params"}).encode())
     if size_bytes > limit_bytes:
         raise PromptTooLarge(size_bytes, limit_bytes)
+
+
+def _is_blank(message: Message) -> bool:
+    return message.role == "user" and isinstance(message.content, str) and not message.content.strip()

@@ -125,4 +125,7 @@ def completion_from_wire(payload: Mapping[str, object]) -> Completion:
 
 def problems_of(error: ValidationError) -> str:
     """Where something does not fit, and what would; never the value itself."""
-    return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'value'}: {detail['msg']}" for detail in error.errors())
+    details = error.errors()
+    # pydantic says of a list with a wrong item that it is too short as well.
+    details = [detail for detail in details if detail["type"] != "too_short" or len(details) == 1]
+    return "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'value'}: {detail['msg']}" for detail in details)

@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
 _RECONNECT_S: Final = 0.2
 _HEALTH_CHECK_S: Final = 10.0
 
+#: Seconds without a listener after which the connection is closed: whoever calls again soon finds it open.
+_IDLE_S: Final = 60.0
+
+#: Always subscribed to, so that the connection stays one of pub/sub while nobody listens. Nothing is published there.
+_IDLE_CHANNEL: Final = "kagura:idle"
+
 #: Payloads a listener may leave unread; beyond it the oldest go, and it is told to look for itself.
 _BACKLOG: Final = 256
 
@@ -79,7 +85,7 @@ class Subscriptions:
     async def _subscribe(self, channel: str) -> None:
         if self._reader is None:
             # The reader subscribes to all channels when it connects, this one among them.
-            self._reader = asyncio.create_task(self._read_for_ever(), name="kagura-subscriptions")
+            self._reader = asyncio.create_task(self._read_until_idle(), name="kagura-subscriptions")
         elif self._pubsub is not None:
             with suppress(*REDIS_AWAY):
                 await self._pubsub.subscribe(channel)
@@ -94,21 +100,24 @@ class Subscriptions:
         if self._pubsub is not None:
             with suppress(*REDIS_AWAY):
                 await self._pubsub.unsubscribe(channel)
-        if not self._listeners and self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
 
-    async def _read_for_ever(self) -> None:
+    async def _read_until_idle(self) -> None:
+        """Serve listeners, over one connection after the other, until there has been none for a while."""
         while True:
             pubsub = self._client.pubsub()
             try:
                 known = set(self._listeners)
-                await pubsub.subscribe(*known)
+                await pubsub.subscribe(_IDLE_CHANNEL, *known)
                 self._pubsub = pubsub
                 if late := self._listeners.keys() - known:
                     await pubsub.subscribe(*late)  # they came while the connection was being made
                 await self._read(pubsub)
+                self._reader = None
+                return
             except REDIS_AWAY as error:
+                if not self._listeners:
+                    self._reader = None
+                    return
                 log.warning("the subscription to Redis broke (%s): connecting anew", type(error).__name__)
                 self._pubsub = None
                 self._wake_all()
@@ -119,13 +128,16 @@ class Subscriptions:
                     await pubsub.aclose()
 
     async def _read(self, pubsub: AsyncPubSub) -> None:
-        asked = False
-        while True:
+        """Deliver what comes. Returns when nobody has listened for a while; raises where the server is silent."""
+        asked, idle_s = False, 0.0
+        while idle_s < _IDLE_S:
+            idle_s = 0.0 if self._listeners else idle_s
             frame = await pubsub.get_message(timeout=_HEALTH_CHECK_S)
             if frame is None and asked:
                 raise RedisConnectionError("the server does not answer")
             asked = frame is None
             if frame is None:
+                idle_s += 0.0 if self._listeners else _HEALTH_CHECK_S
                 await pubsub.ping()
             elif frame["type"] == "subscribe":
                 self._confirm(cast(bytes, frame["channel"]).decode())

@@ -46,7 +46,7 @@ class TaskRecord:
 
     @property
     def is_finished(self) -> bool:
-        """The task has an outcome, and will have no other."""
+        """The task has an outcome. (One that was cancelled while it ran may still get an answer.)"""
         return self.state in states.READY_STATES
 
     def completion(self) -> Completion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -61,8 +62,11 @@ def test_nothing_outlives_kill_9(keys: dict[str, str], tmp_path: Path):
         assert re.search(r"^Keys     OPENAI_API_KEY$", shown, re.MULTILINE)
         family = running.family()
         assert len(family) == 2
+        folders = temporary_folders(running)
         running.stop(signal.SIGKILL)
     all_gone(family)
+    for folder in folders:  # nobody was left to do it
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

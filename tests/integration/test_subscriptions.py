@@ -113,8 +113,12 @@ async def test_a_server_that_comes_back_is_found(channel: str):
         await close_async_clients()
 
 
-async def test_the_last_one_to_leave_unsubscribes(hub: Subscriptions, client_of_redis: redis.Redis, channel: str):
-    """A channel stays subscribed while anybody listens, and no longer; at last the connection goes, too."""
+async def test_the_last_one_to_leave_unsubscribes(
+    hub: Subscriptions, client_of_redis: redis.Redis, channel: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A channel stays subscribed while anybody listens, and no longer; a while later the connection goes, too."""
+    monkeypatch.setattr("kagura_tasks.subscriptions._HEALTH_CHECK_S", 0.1)
+    monkeypatch.setattr("kagura_tasks.subscriptions._IDLE_S", 0.3)
     async with hub.listen(channel) as first:
         async with hub.listen(channel), hub.listen(channel + ":2") as other:
             await first.confirmed(WAIT_S)
@@ -128,6 +132,19 @@ async def test_the_last_one_to_leave_unsubscribes(hub: Subscriptions, client_of_
         return not connections(client_of_redis)
 
     await auntil(nobody_is_connected, WAIT_S)
+
+
+async def test_the_next_one_finds_the_connection_open(hub: Subscriptions, client_of_redis: redis.Redis, channel: str):
+    """Calls one after the other share one connection: making one anew for each would cost several round trips."""
+    first: set[str] = set()
+    seen: set[str] = set()
+    for number in range(3):
+        async with hub.listen(f"{channel}:{number}") as listener:
+            await listener.confirmed(WAIT_S)
+            seen = {connection["id"] for connection in connections(client_of_redis)}
+            first = first or seen
+    assert seen == first
+    assert len(seen) == 1
 
 
 async def test_one_can_come_back_to_a_channel(hub: Subscriptions, client_of_redis: redis.Redis, channel: str):

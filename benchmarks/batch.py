@@ -92,7 +92,8 @@ class Lane:
         seconds = time.monotonic() - woken_at
         after = self.worker.usage()
         ledger = self._stage.provider.ledger()
-        if ledger["count"] != calls:
+        # A stock client tries a dropped connection again by itself; one request too few would be a miscount.
+        if ledger["count"] < calls:
             raise BenchmarkError(f"{self.contender.label}: {ledger['count']} provider requests for {calls} calls")
         requests = tuple(Request.since(woken_at, one) for one in ledger["requests"])
         return Batch(calls, seconds, after.cpu_s - before.cpu_s, ledger["peak"], requests, after)

@@ -18,6 +18,7 @@ Prompt = str | Sequence[Message | Mapping[str, object]]
 #: Parameters of LiteLLM that this package decides itself, and what to do instead.
 _NOT_YOURS: Final = {
     "messages": "give them as the prompt",
+    "model": "name it beside the parameters",
     "stream": "a completion comes whole",
     "timeout": "use timeout_s",
     "request_timeout": "use timeout_s",

@@ -12,8 +12,7 @@ from kagura_tasks import LLMClient, Settings
 from kagura_tasks.errors import RequestRefused
 from tests.support.llm import StubServer
 from tests.support.loops import run
-from tests.support.wait import until
-from tests.support.workers import Fleet, WorkerOptions
+from tests.support.workers import Fleet
 
 
 @pytest.fixture
@@ -33,26 +32,6 @@ def test_equal_calls_over_four_processes_are_one_provider_request(
     assert sum(not answer.cached for answer in answers) == 1
     stats = run(client.cache.stats(settings.tenant))
     assert (stats["misses"], stats["shared"], stats["hits"]) == (50, 49, 0)
-
-
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_one_follower_takes_over_when_the_leader_is_killed(
-    settings: Settings, start_workers: Fleet, stub: StubServer, prompt: str, pool: str
-):
-    """kill -9 of the leading worker in the middle of its call: exactly one of the followers calls again."""
-    stub.script(text="Second time lucky.")
-    stub.script(delay_s=60, times=1)
-    lease = {"KAGURA_TASKS_FLIGHT_LEASE_S": "1"}
-    (leader,) = start_workers(1, WorkerOptions(concurrency=1, pool=pool, environment=lease), api_base=stub.base_url)
-    client = LLMClient(settings)
-    first = client.submit(prompt)
-    until(lambda: stub.count() == 1, what="the leader's call")
-    start_workers(1, WorkerOptions(concurrency=6, pool=pool, environment=lease), api_base=stub.base_url)
-    followers = [client.submit(prompt) for _ in range(6)]
-    leader.kill9()
-    assert {follower.get(timeout_s=30).text for follower in followers} == {"Second time lucky."}
-    assert stub.count() == 2
-    assert first.status() == "PENDING"
 
 
 def test_a_leaders_error_reaches_each_follower_and_is_not_cached(

@@ -17,6 +17,11 @@ from benchmarks.measure import Usage, rotated
 
 _TIMEOUT_S: Final = 180.0
 
+LEDGER: Final = (
+    "Requests, ramp and calls in flight are from the provider's ledger. A run in which ours makes one request more or"
+    " less than there are calls fails; a stock client may try a dropped connection again."
+)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -81,7 +86,7 @@ class Lane:
     def run(self, calls: int, latency_s: float) -> Batch:
         """So many different prompts, for a provider that takes so long.
 
-        Raises BenchmarkError where a task fails, or the provider's ledger does not equal the number of calls.
+        Raises BenchmarkError where a task fails, or the provider's ledger does not fit the number of calls.
         """
         self._stage.set_latency(latency_s)
         with self.worker.paused():
@@ -92,8 +97,8 @@ class Lane:
         seconds = time.monotonic() - woken_at
         after = self.worker.usage()
         ledger = self._stage.provider.ledger()
-        # A stock client tries a dropped connection again by itself; one request too few would be a miscount.
-        if ledger["count"] < calls:
+        # A stock client tries again by itself where a connection drops, and pays twice: the tables show it.
+        if ledger["count"] < calls or (self.contender.exact and ledger["count"] != calls):
             raise BenchmarkError(f"{self.contender.label}: {ledger['count']} provider requests for {calls} calls")
         requests = tuple(Request.since(woken_at, one) for one in ledger["requests"])
         return Batch(calls, seconds, after.cpu_s - before.cpu_s, ledger["peak"], requests, after)

@@ -27,11 +27,13 @@ class Contender:
         label: Its row in the table.
         worker: How its workers are started.
         open: Makes its sender, for a stage.
+        exact: A provider request more than there were calls is a failure of the run.
     """
 
     label: str
     worker: WorkerSpec
     open: Callable[[Stage], Send]
+    exact: bool = False
 
 
 def ours(concurrency: int, database: int) -> Contender:
@@ -42,7 +44,7 @@ def ours(concurrency: int, database: int) -> Contender:
         return lambda prompt: client.submit(prompt).id
 
     spec = WorkerSpec("workers.main", "threads", concurrency, database, queues=LLM)
-    return Contender(f"kagura_tasks, threads c{concurrency}", spec, open_sender)
+    return Contender(f"kagura_tasks, threads c{concurrency}", spec, open_sender, exact=True)
 
 
 def plain(pool: str, concurrency: int, database: int) -> Contender:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.batch import Batch, interleaved
+from benchmarks.batch import LEDGER, Batch, interleaved
 from benchmarks.contenders import Contender, ours, plain, quick_pair
 from benchmarks.harness import Stage
 from benchmarks.measure import Spread, ratios
@@ -24,7 +24,18 @@ def run(options: Options, made: Stage) -> Report:
         contenders = quick_pair()
     found = interleaved(made, contenders, options.rounds, calls, latency_s, warm_up)
     mine = found[contenders[0]]
-    head = ["", "calls/s", "ours / this", "CPU ms a call", "this / ours", "in flight", "processes", "RSS MB", "PSS MB"]
+    head = [
+        "",
+        "provider requests",
+        "calls/s",
+        "ours / this",
+        "CPU ms a call",
+        "this / ours",
+        "in flight",
+        "processes",
+        "RSS MB",
+        "PSS MB",
+    ]
     table = Table(head, [[who.label, *_figures(batches, mine)] for who, batches in found.items()])
     return Report("throughput", _QUESTION, [table], _notes(len(mine), calls, latency_s), _for_programs(found))
 
@@ -33,6 +44,7 @@ def _figures(batches: list[Batch], mine: list[Batch]) -> list[str]:
     speeds, costs = [one.calls_per_s for one in batches], [one.cpu_ms_per_call for one in batches]
     usage = batches[-1].usage
     return [
+        Spread.of([len(one.requests) for one in batches]).text(),
         Spread.of(speeds).text(1),
         ratios([one.calls_per_s for one in mine], speeds).text(2),
         Spread.of(costs).text(1),
@@ -48,8 +60,7 @@ def _notes(rounds: int, calls: int, latency_s: float) -> list[str]:
     setting = (
         f"{calls} different prompts, {latency_s * 1000:g} ms each at the provider; rounds: {rounds}, interleaved. All"
         " are enqueued while the worker is paused; timed from its waking up until all answers are stored and all"
-        " messages acknowledged, by the same rule for all. The provider's ledger counted exactly as many requests as"
-        " there were calls."
+        " messages acknowledged, by the same rule for all."
     )
     likeness = (
         "Each as it comes: ours looks into the cache, shares equal calls, stores the answer, acknowledges late and"
@@ -59,7 +70,7 @@ def _notes(rounds: int, calls: int, latency_s: float) -> list[str]:
         "Prefork is bound by its processes, not by its CPU: each holds one call at a time. RSS adds up what its"
         " processes share, PSS does not."
     )
-    return [setting, likeness, prefork]
+    return [setting, LEDGER, likeness, prefork]
 
 
 def _for_programs(found: Found) -> dict[str, object]:

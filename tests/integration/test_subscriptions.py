@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,13 @@ from kagura_tasks.subscriptions import Subscriptions, subscriptions
 from tests.support.wait import auntil
 
 WAIT_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """A server of these tests' own: they count its connections."""
+    with EmbeddedRedis(os.environ.get("KAGURA_TEST_REDIS_SERVER")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
@@ -35,6 +35,7 @@ _MAX_CONNECTIONS = 32
 
 _async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[RedisUrl, float], AsyncRedis]]
 _async_clients = WeakKeyDictionary()
+_closers: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=32)
@@ -68,8 +69,15 @@ def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
     return client
 
 
+def before_closing(close: Callable[[], Awaitable[None]]) -> None:
+    """Call this before the running loop's connections are closed: whoever reads from one has to stop first."""
+    _closers.setdefault(asyncio.get_running_loop(), []).append(close)
+
+
 async def close_async_clients() -> None:
     """Close the running loop's connections, so that none is left open when the loop ends."""
+    for close in _closers.pop(asyncio.get_running_loop(), []):
+        await close()
     for client in _async_clients.pop(asyncio.get_running_loop(), {}).values():
         await client.aclose()
 

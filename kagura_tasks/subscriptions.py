@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.connections import REDIS_AWAY, async_client, before_closing
 from kagura_tasks.redis_types import AsyncPubSub, AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
@@ -81,6 +81,13 @@ class Subscriptions:
             yield listener
         finally:
             await self._leave(channel, listener)
+
+    async def close(self) -> None:
+        """Close the connection. Listeners hear nothing more."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+            self._reader = None
 
     async def _subscribe(self, channel: str) -> None:
         if self._reader is None:
@@ -169,5 +176,11 @@ def subscriptions(url: RedisUrl, timeout_s: float) -> Subscriptions:
     """The running event loop's subscriptions on this address."""
     by_url = _by_loop.setdefault(asyncio.get_running_loop(), {})
     if url not in by_url:
-        by_url[url] = Subscriptions(async_client(url, timeout_s))
+        opened = by_url[url] = Subscriptions(async_client(url, timeout_s))
+
+        async def close() -> None:
+            del by_url[url]
+            await opened.close()
+
+        before_closing(close)
     return by_url[url]

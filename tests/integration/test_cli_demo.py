@@ -20,15 +20,16 @@ def test_the_demo_from_beginning_to_end(tmp_path: Path):
     options = ["--scripted", "--workers", "1", "--keep"]
     with started(tmp_path, "demo", *options, environment={"COLUMNS": "250"}) as running:
         running.printed("4. What it took")
-        shown = running.printed("\nFlower   http://127.0.0.1:")
         until(lambda: "Ctrl-C stops it" in running.stderr, 10, "the line that says how it ends")
         family = running.family()
         assert len(family) == 4, "the server, the model, the worker and Flower"
         assert running.stop(signal.SIGINT) == 0
         assert "Traceback" not in running.stderr
         assert "\x1b" not in running.stdout + running.stderr
+        shown = running.stdout
     all_gone(family)
 
+    assert shown.count("\nFlower   http://127.0.0.1:") == 2, "at the start, and at the end for whoever looks there"
     assert "Model    none: canned answers, each marked DEMO" in shown
     answers = re.findall(r"^(?:answer|summarise|rewrite|classify) .*$", shown, re.MULTILINE)
     assert len(answers) == 22

@@ -25,6 +25,10 @@ _EXECUTORS: Final = {
 }
 
 
+#: A request, and the remembered answer to it, if there is one.
+_LookedUp = tuple[CompletionRequest, Completion | None]
+
+
 class Executor(Protocol):
     """Whoever makes the calls that the cache cannot answer, and keeps their answers."""
 
@@ -141,27 +145,23 @@ class LLMClient:
             InvalidRequest: The request cannot be right; nothing was sent.
             RedisUnreachable: The message could not be sent.
         """
-        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
-        remembered = self.cache.lookup(request) if request.use_cache else None
-        if remembered is not None:
-            return LLMResult(uuid(), Remembered(remembered))
-        return self._kept_here(request, self._executor.submit(request, looked_up=self._looked_up(request)))
+        request, remembered = self._look_up(prompt, options)
+        return LLMResult(uuid(), Remembered(remembered)) if remembered is not None else self._send(request)
 
     async def asubmit(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMResult:
         """The same, without blocking the event loop."""
-        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
-        remembered = await self.cache.alookup(request) if request.use_cache else None
-        if remembered is not None:
-            return LLMResult(uuid(), Remembered(remembered))
-        return self._kept_here(request, await self._executor.asubmit(request, looked_up=self._looked_up(request)))
+        request, remembered = await self._alook_up(prompt, options)
+        return LLMResult(uuid(), Remembered(remembered)) if remembered is not None else await self._asend(request)
 
     def complete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
         """Submit and wait. Takes what `submit` takes; raises what `submit` and `LLMResult.get` raise."""
-        return self.submit(prompt, **options).get()
+        request, remembered = self._look_up(prompt, options)
+        return remembered if remembered is not None else self._send(request).get()
 
     async def acomplete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
         """The same, without blocking the event loop."""
-        return await (await self.asubmit(prompt, **options))
+        request, remembered = await self._alook_up(prompt, options)
+        return remembered if remembered is not None else await (await self._asend(request))
 
     def result(self, task_id: str) -> LLMResult:
         """The handle of a task by its id, perhaps one that another process sent."""
@@ -178,6 +178,20 @@ class LLMClient:
     async def aclose(self) -> None:
         """Close the running event loop's connections to Redis, as before the loop ends. The client stays usable."""
         await close_async_clients()
+
+    def _look_up(self, prompt: Prompt | CompletionRequest, options: dict[str, Any]) -> _LookedUp:
+        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
+        return request, self.cache.lookup(request) if request.use_cache else None
+
+    async def _alook_up(self, prompt: Prompt | CompletionRequest, options: dict[str, Any]) -> _LookedUp:
+        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
+        return request, await self.cache.alookup(request) if request.use_cache else None
+
+    def _send(self, request: CompletionRequest) -> LLMResult:
+        return self._kept_here(request, self._executor.submit(request, looked_up=self._looked_up(request)))
+
+    async def _asend(self, request: CompletionRequest) -> LLMResult:
+        return self._kept_here(request, await self._executor.asubmit(request, looked_up=self._looked_up(request)))
 
     def _looked_up(self, request: CompletionRequest) -> bool:
         """The executor's own cache was asked: a cache of the caller's own stands before it, not in its place."""

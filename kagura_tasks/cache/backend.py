@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
+
+from pydantic import BaseModel, ValidationError
 
 from kagura_tasks.schemas import Completion, Json
 
@@ -51,6 +53,13 @@ class CacheEntry:
         return json.dumps({**fields, "response": response}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+class _Remembered(BaseModel):
+    """An entry that holds a completion, parsed in one step: each hit waits for it."""
+
+    kind: Literal["completion"]
+    response: Completion
+
+
 def decode_response(value: bytes) -> object:
     """What was stored: a Completion comes back as one. Raises ValueError for bytes that are no entry."""
     fields = _fields_in(value)
@@ -79,6 +88,10 @@ def _fields_in(value: bytes) -> Json:
 
 def decode_completion(value: bytes, model: str) -> Completion | None:
     """The remembered answer, marked as cached; None for bytes that hold none. A text that was set by hand is one."""
+    try:
+        return _Remembered.model_validate_json(value).response.as_cached()
+    except ValidationError:
+        pass  # an entry that somebody set by hand, or none at all
     try:
         response = decode_response(value)
     except ValueError:

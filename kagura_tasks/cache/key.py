@@ -19,6 +19,9 @@ KEY_VERSION: Final = 1
 #: Parameters that say how an answer is fetched, not what it is. All others count, also those nobody here knows.
 NOT_IN_KEY: Final = frozenset({"timeout", "request_timeout", "metadata"})
 
+#: `json.dumps` with options makes a new one of these at each call.
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 _SECRET_NAME: Final = re.compile(
     r"(^|[-_])(api[-_]?key|key[-_]?id|access[-_]?key|subscription[-_]?key|secret|token|password|credentials?"
     r"|auth|authorization|cookie)$",
@@ -44,7 +47,7 @@ def key_for(
 ) -> str:
     """The same, for a request that is not built yet; a plain prompt is one message of the user."""
     fields = {"messages": _turns(prompt), "model": model, "params": _counted(params), "tenant": tenant}
-    canonical = json.dumps(_canonical(fields), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = _ENCODER.encode(_canonical(fields))
     return f"v{KEY_VERSION}:{model}:{hashlib.sha256(canonical.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 

@@ -189,13 +189,13 @@ class RedisSingleFlight:
         """The leader's outcome, or None when it is time to join again: its lease ended, or was renewed meanwhile."""
         hub = subscriptions(self._url, self._timeout_s)
         async with hub.listen(flight.outcome_key) as listener:
-            await listener.confirmed(self._lease_s)
-            payload = await self._client.get(flight.outcome_key)
-            if payload is None:
-                try:
-                    payload = await listener.next(flight.lease_left_s + 0.05)
-                except TimeoutError:
-                    return None
+            try:
+                # A Redis that hangs ends here as well: joining again finds out, and the call is made without it.
+                await listener.confirmed(self._lease_s)
+                payload = await self._client.get(flight.outcome_key)
+                payload = payload or await listener.next(flight.lease_left_s + 0.05)
+            except TimeoutError:
+                return None
         return None if payload is None else _outcome(payload)
 
     @property

@@ -9,7 +9,9 @@ KaguraTasksError
 ├── RedisUnreachable           Redis did not answer
 ├── ResultTimeout              nobody answered in time; the task may still be running
 ├── TaskCancelled
+├── TaskLost                   Redis forgot the task: it has to be sent again
 ├── TaskFailed                 the worker failed in a way that has no name here
+│   └── TaskPoisoned           it killed its worker again and again; it is among the dead letters
 ├── OutputInvalid              the model's answer does not fit the type that was asked for
 └── ProviderError              the model's side failed
     ├── TransientError         another try may help
@@ -124,6 +126,22 @@ class TaskCancelled(KaguraTasksError):
         return f"task {self.task_id} was cancelled"
 
 
+class TaskLost(KaguraTasksError):
+    """Redis lost its memory, and the task with it: neither queue nor worker has it, and no answer was stored."""
+
+    def __init__(self, task_id: str) -> None:
+        """Take the lost task's id."""
+        super().__init__(task_id)
+        self.task_id = task_id
+
+    def __str__(self) -> str:
+        """Say what happened, and what keeps it from happening."""
+        return (
+            f"task {self.task_id} is lost: Redis was restarted without what it held. Send it again; "
+            "a Redis with appendonly=yes keeps its queues"
+        )
+
+
 class TaskFailed(KaguraTasksError):
     """The worker failed in a way that has no name here: a lost process, a time limit, a defect."""
 
@@ -136,6 +154,24 @@ class TaskFailed(KaguraTasksError):
     def __str__(self) -> str:
         """Name the foreign error."""
         return f"the worker failed with {self.kind}: {self.message}"
+
+
+class TaskPoisoned(TaskFailed):
+    """The task's worker died while it ran, again and again. It is kept among the dead letters."""
+
+    def __init__(self, task_id: str, deaths: int) -> None:
+        """Take the task's id, and how many workers died while they held it."""
+        super().__init__("WorkerLostError")
+        self.args = (task_id, deaths)
+        self.task_id = task_id
+        self.deaths = deaths
+
+    def __str__(self) -> str:
+        """Say where it is."""
+        return (
+            f"task {self.task_id} killed its worker {self.deaths} times: it is not tried again. "
+            "`kagura-tasks dead` shows it, and can send it again"
+        )
 
 
 class OutputInvalid(KaguraTasksError):

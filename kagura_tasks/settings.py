@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic import Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kagura_tasks.errors import ConfigurationError
@@ -75,6 +75,13 @@ class Settings(BaseSettings):
         retry_cap_s: Longest wait between two tries that the provider did not ask for.
         retry_deadline_s: Seconds after the first try beyond which none is started.
         flight_lease_s: Seconds after which a call whose worker died is made by another.
+        visibility_timeout_s: Seconds after which the tasks of a worker that died go to others. A living worker keeps
+            its tasks however long they run.
+        lease_renewal_s: Seconds between two renewals of what a worker holds; default: a quarter of the visibility
+            timeout.
+        longest_hold_s: Seconds after which a task that still runs counts as hung, and goes to another worker.
+        max_deaths: A task whose worker died this often while it held it goes to the dead letters.
+        shutdown_timeout_s: Seconds that a stopping worker gives running calls before it hands them back.
         max_prompt_bytes: Largest request, as JSON.
         concurrency: Calls in flight in one worker process.
         redis_timeout_s: Seconds after which an answer of Redis is no longer waited for.
@@ -106,6 +113,11 @@ class Settings(BaseSettings):
     retry_cap_s: float = Field(default=30.0, gt=0)
     retry_deadline_s: float = Field(default=300.0, gt=0)
     flight_lease_s: float = Field(default=10.0, ge=1)
+    visibility_timeout_s: float = Field(default=30.0, ge=2)
+    lease_renewal_s: float | None = Field(default=None, ge=0.1)
+    longest_hold_s: float = Field(default=3600.0, gt=0)
+    max_deaths: int = Field(default=3, gt=0)
+    shutdown_timeout_s: float = Field(default=25.0, gt=0)
     max_prompt_bytes: int = Field(default=1_000_000, gt=0)
     concurrency: int = Field(default=256, gt=0)
     redis_timeout_s: float = Field(default=2.0, gt=0)
@@ -117,10 +129,26 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigurationError("; ".join(map(_explain, error.errors()))) from None
 
+    @model_validator(mode="after")
+    def _renewals_fit(self) -> Self:
+        """One late renewal must not cost a worker what it holds."""
+        if self.renewal_s * 3 > self.visibility_timeout_s:
+            raise PydanticCustomError(
+                "renewals",
+                "{prefix}LEASE_RENEWAL_S must be at most a third of {prefix}VISIBILITY_TIMEOUT_S",
+                {"prefix": ENV_PREFIX},
+            )
+        return self
+
     def override(self, **values: object) -> Settings:
         """The same settings but for the values that are not None, which are checked as well."""
         changes = {name: value for name, value in values.items() if value is not None}
         return Settings(**{**self.model_dump(), **changes}) if changes else self
+
+    @property
+    def renewal_s(self) -> float:
+        """Seconds between two renewals of what a worker holds."""
+        return self.visibility_timeout_s / 4 if self.lease_renewal_s is None else self.lease_renewal_s
 
     @property
     def broker(self) -> RedisUrl:
@@ -146,6 +174,8 @@ def load_settings() -> Settings:
 
 def _explain(detail: ErrorDetails) -> str:
     """One wrong value: the variable, the value's kind, what is allowed. Never the value: it may be a secret."""
+    if detail["type"] == "renewals":
+        return detail["msg"]
     name = ENV_PREFIX + "_".join(str(part) for part in detail["loc"]).upper()
     if detail["type"] == "extra_forbidden":
         return f"{name} is no setting"

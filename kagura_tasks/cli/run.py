@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from kagura_tasks.cli.interrupts import ctrl_c_waits
 from kagura_tasks.cli.options import AsJson
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError
 
 if TYPE_CHECKING:
     from kagura_tasks.cli.screen import Screen
-    from kagura_tasks.results import LLMResult
-    from kagura_tasks.schemas import Completion
+    from kagura_tasks.client import LLMClient
+    from kagura_tasks.schemas import Completion, CompletionRequest
 
 #: Words of LLMClient.request that no model has.
 _OF_OURS: Final = {"prompt", "model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"}
@@ -58,18 +59,22 @@ def run(
     screen = Screen(as_json)
     started = time.monotonic()
     with screen.waiting("Waiting for the answer", in_a_log=False):
-        result = client.submit(request)
-        completion = _wait(result, timeout)
-    _show(screen, result.id, completion, time.monotonic() - started)
+        task_id, completion = _ask(client, request, timeout)
+    _show(screen, task_id, completion, time.monotonic() - started)
 
 
-def _wait(result: LLMResult, timeout_s: float | None) -> Completion:
+def _ask(client: LLMClient, request: CompletionRequest, timeout_s: float | None) -> tuple[str, Completion]:
+    """The task's id and its answer. Ctrl-C cancels the task: nobody else knows of it."""
+    result = None
     try:
-        return result.get(timeout_s)
+        # A message that was sent is found again by the id that `submit` returns, and by nothing else.
+        with ctrl_c_waits():
+            result = client.submit(request)
+        return result.id, result.get(timeout_s)
     except KeyboardInterrupt:
-        # Nobody else knows of this task.
-        with suppress(KaguraTasksError):
-            result.cancel()
+        if result is not None:
+            with ctrl_c_waits(), suppress(KaguraTasksError):
+                result.cancel()
         raise
 
 

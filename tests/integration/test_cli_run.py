@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from celery.canvas import Signature
 
+from kagura_tasks import task_store
 from kagura_tasks.client import LLMClient
 from kagura_tasks.settings import Settings
 from tests.integration.test_cli import document, kagura, program, started, the_error
@@ -110,7 +115,45 @@ def test_ctrl_c_is_quiet_and_takes_the_task_along(redis_url: str, client_of_redi
         queued = until(lambda: queued_ids(client_of_redis), 30, "a queued task")
         assert running.stop() == 130
         assert (running.stdout, running.stderr) == ("", "")
-    assert LLMClient(Settings(redis_url=redis_url)).result(queued[0]).status() == "REVOKED"
+    assert status(redis_url, queued[0]) == "REVOKED"
+
+
+def test_ctrl_c_at_the_worst_moments(
+    redis_url: str, client_of_redis: redis.Redis, monkeypatch: pytest.MonkeyPatch, ctrl_c: None
+):
+    """Also when the message is in the queue and nobody knows its id yet, and again while the task is cancelled."""
+    interrupt_at(monkeypatch, Signature, "apply_async")
+    interrupt_at(monkeypatch, task_store, "cancel")
+    done = kagura("run", "hi", redis_url=redis_url)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    (queued,) = queued_ids(client_of_redis)
+    assert status(redis_url, queued) == "REVOKED"
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C works, also where whoever runs the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """Ctrl-C comes twice: when this function begins, and when it has done its work."""
+    function = getattr(owner, name)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        result = function(*args, **kwargs)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+def status(redis_url: str, task_id: str) -> str:
+    """What is recorded of a task."""
+    return LLMClient(Settings(redis_url=redis_url)).result(task_id).status()
 
 
 def queued_ids(client: redis.Redis) -> list[str]:

@@ -27,13 +27,19 @@ class LoopThread:
         """The loop, running."""
         with self._guard:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+                loop = asyncio.new_event_loop()
+                threading.Thread(target=loop.run_forever, name=self._name, daemon=True).start()
+                self._loop = loop  # only now: a start that Ctrl-C interrupts is made anew by the next call
             return self._loop
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start the coroutine; the future belongs to the calling thread's world."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            loop = self.loop
+        except BaseException:
+            coroutine.close()  # Ctrl-C while the thread starts: Python would warn that nobody awaited it
+            raise
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result. Interrupting the wait cancels the coroutine."""

@@ -65,15 +65,20 @@ def run(
 
 def _ask(client: LLMClient, request: CompletionRequest, timeout_s: float | None) -> tuple[str, Completion]:
     """The task's id and its answer. Ctrl-C cancels the task: nobody else knows of it."""
-    result = None
+    from kagura_tasks.results import WAITING
+
+    result = answer = None
     try:
         # A message that was sent is found again by the id that `submit` returns, and by nothing else.
         with ctrl_c_waits():
             result = client.submit(request)
-        return result.id, result.get(timeout_s)
+            answer = WAITING.submit(result.aget(timeout_s))
+        return result.id, answer.result()
     except KeyboardInterrupt:
-        if result is not None:
-            with ctrl_c_waits(), suppress(KaguraTasksError):
+        with ctrl_c_waits(), suppress(KaguraTasksError):
+            if answer is not None:
+                answer.cancel()
+            if result is not None:
                 result.cancel()
         raise
 

@@ -33,8 +33,8 @@ lint: ## Style, types, the direction of imports, the length of files, and what m
 	@$(bin)/lint-imports --no-logo
 	@$(bin)/basedpyright
 
-bench: ## What it costs, beside plain Celery and bare Redis in the same run
-	$(bootstrap) dev
+bench: ## What it costs, beside plain Celery, bare Redis and other task queues in the same run
+	$(bootstrap) dev bench
 	@$(bin)/python -m benchmarks $(ARGS)
 
 docs: ## The documentation, as a site in site/
@@ -49,7 +49,7 @@ chaos: ## The tests that kill workers and servers
 lock: ## Bring requirements.lock up to pyproject.toml; ARGS="--upgrade-package NAME" raises a version
 	$(bootstrap)
 	@$(bin)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras \
-		--group build --group demo --group dev pyproject.toml --output-file requirements.lock $(ARGS)
+		--group build --group demo --group dev --group bench pyproject.toml --output-file requirements.lock $(ARGS)
 
 clean: ## Remove .venv and everything else that is made here
 	@rm -rf .venv .bootstrap.log site dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -5,6 +5,7 @@
 #   deploy/bootstrap.sh run      what `kagura-tasks up` needs: worker, embedded server, Flower
 #   deploy/bootstrap.sh demo     run, and the local model
 #   deploy/bootstrap.sh dev      run, and what tests, lint, benchmarks and docs need
+#   deploy/bootstrap.sh bench    run, and the other task queues that the benchmarks compare with
 #
 # PYTHON names the interpreter. Every file that is fetched has its hash in the lock, uv and the project's builder
 # included. Where nothing changed since the last time it does nothing.
@@ -104,8 +105,8 @@ install() {
 
 for part; do
     case $part in
-    run | demo | dev) ;;
-    *) fail "no part named '$part': run, demo or dev" ;;
+    run | demo | dev | bench) ;;
+    *) fail "no part named '$part': run, demo, dev or bench" ;;
     esac
 done
 if all_whole "$@"; then exit 0; fi

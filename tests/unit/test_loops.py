@@ -23,11 +23,11 @@ def test_a_start_that_is_interrupted_is_made_anew(monkeypatch: pytest.MonkeyPatc
         raise KeyboardInterrupt
 
     coroutine = seven()
-    monkeypatch.setattr(asyncio, "new_event_loop", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        thread.run(coroutine)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            thread.run(coroutine)
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
-    monkeypatch.undo()
     assert thread.run(seven()) == 7
 
     loop = thread.loop

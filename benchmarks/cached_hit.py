@@ -17,7 +17,7 @@ from benchmarks.harness import BenchmarkError, Stage, WorkerSpec
 from benchmarks.measure import Spread, percentile, ratios, rotated
 from benchmarks.options import Options
 from benchmarks.plain_noop import NOOP
-from benchmarks.report import Report, Table
+from benchmarks.report import Report, Table, goal
 from kagura_tasks import Completion, LLMClient, Usage
 from kagura_tasks.cache.key import cache_key
 from kagura_tasks.cache.redis import entry_key
@@ -150,8 +150,8 @@ def _report(ways: list[Series], rounds: int, size: int) -> Report:
     notes = [
         setting,
         "CPU is the caller's process alone. No message was enqueued for any hit.",
-        _goal(f"complete() at most {_GOAL_GET:g} x GET", over_get.median <= _GOAL_GET, over_get.text(2)),
-        _goal(
+        goal(f"complete() at most {_GOAL_GET:g} x GET", over_get.median <= _GOAL_GET, over_get.text(2)),
+        goal(
             f"complete() at most 1/{_GOAL_CELERY:g} of Celery's round trip",
             under_celery.median >= _GOAL_CELERY,
             f"1/{under_celery.median:.1f}",
@@ -171,7 +171,3 @@ def _row(way: Series, base: Series | None, celery: Series) -> list[str]:
     over = ratios(way.p50s, base.p50s).text(2) if base else ""
     figures = [Spread.of(values).text() for values in (way.p50s, way.p99s, way.cpus)]
     return [way.label, *figures, over, "" if way is celery else ratios(celery.p50s, way.p50s).text(1)]
-
-
-def _goal(what: str, met: bool, found: str) -> str:
-    return f"Goal: {what}: {'met' if met else 'NOT met'} ({found})."

@@ -10,16 +10,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 import redis
 from celery import Celery
 
-from benchmarks.measure import Usage
+from benchmarks.measure import Usage, cpu_seconds
+from benchmarks.queues.bodies import VARIABLE as BODIES_VARIABLE
+from benchmarks.queues.bodies import Bodies
 from kagura_tasks.connections import celery_url
 from kagura_tasks.embedded_redis import EmbeddedRedis, tied_to_this_process
 from kagura_tasks.settings import ENV_PREFIX, RedisUrl
@@ -34,6 +36,39 @@ _READY_TIMEOUT_S: Final = 180.0
 
 class BenchmarkError(Exception):
     """A run that proves nothing: something failed, or the books do not balance."""
+
+
+class Startable(Protocol):
+    """How a worker of any kind is started. Equal ones are one worker to a stage.
+
+    Attributes:
+        database: The Redis database of its queue and its results: no contender sees another's.
+        concurrency: Tasks at a time.
+    """
+
+    @property
+    def database(self) -> int: ...
+
+    @property
+    def concurrency(self) -> int: ...
+
+    def command(self, hostname: str) -> list[str]:
+        """What one would type; the name is for those that can tell theirs."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """How a worker that is not Celery's is started: `python -m <module> <arguments>`. The rest is as in WorkerSpec."""
+
+    module: str
+    arguments: tuple[str, ...]
+    concurrency: int
+    database: int
+
+    def command(self, hostname: str) -> list[str]:
+        """What one would type."""
+        return [sys.executable, "-m", self.module, *self.arguments]
 
 
 @dataclass(frozen=True)
@@ -64,7 +99,7 @@ class WorkerSpec:
 class WorkerProcess:
     """One worker (and its children, where its pool has any)."""
 
-    def __init__(self, spec: WorkerSpec, hostname: str, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, spec: Startable, hostname: str, environment: dict[str, str], log: Path) -> None:
         """Start it. It is killed with this process."""
         self.hostname = hostname
         self._log = log
@@ -83,6 +118,10 @@ class WorkerProcess:
         """Memory now, and CPU so far."""
         return Usage.of(self._process.pid)
 
+    def cpu_s(self) -> float:
+        """CPU so far, its children's included; unlike `usage`, this costs the machine next to nothing."""
+        return cpu_seconds(self._process.pid)
+
     def check(self) -> None:
         """Raise BenchmarkError where it has ended."""
         if self._process.poll() is not None:
@@ -91,11 +130,23 @@ class WorkerProcess:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Frozen while the block runs: what is enqueued meanwhile waits, and all of it is there when it wakes up."""
-        os.kill(self._process.pid, signal.SIGSTOP)
+        self.pause()
         try:
             yield
         finally:
-            os.kill(self._process.pid, signal.SIGCONT)
+            self.resume()
+
+    def pause(self) -> None:
+        """Freeze it and its children."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it has ended: `check` says so
+            os.killpg(self._process.pid, number)
 
     def stop(self) -> None:
         """End it and its children."""
@@ -116,7 +167,7 @@ class Stage:
         self._server = server
         self.provider = provider
         self._folder = folder
-        self._workers: dict[WorkerSpec, list[WorkerProcess]] = {}
+        self._workers: dict[Startable, list[WorkerProcess]] = {}
 
     def url(self, database: int) -> RedisUrl:
         """A database of the Redis."""
@@ -149,17 +200,35 @@ class Stage:
                 self._wait_until_ready(spec, worker)
         return chosen
 
+    def launch(self, spec: Startable) -> WorkerProcess:
+        """A worker of this kind, which may not be ready yet; the one that this stage has, if it has one."""
+        running = self._workers.setdefault(spec, [])
+        if not running:
+            running.append(self._launch(spec))
+        return running[0]
+
+    def bodies(self, database: int) -> Bodies:
+        """What the job bodies tell of the worker that serves this database."""
+        return Bodies.create(self._bodies_file(database))
+
     def stop(self) -> None:
         """End the workers."""
         for worker in [worker for workers in self._workers.values() for worker in workers]:
             worker.stop()
 
-    def _launch(self, spec: WorkerSpec) -> WorkerProcess:
+    def _bodies_file(self, database: int) -> Path:
+        return self._folder / f"bodies-{database}"
+
+    def _launch(self, spec: Startable) -> WorkerProcess:
         hostname = f"bench-{uuid4().hex[:8]}@localhost"
+        _ = self.bodies(spec.database)  # the worker shares the file, so it has to be there
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
         ours = {
             f"{ENV_PREFIX}REDIS_URL": str(self.url(spec.database)),
             "BENCHMARKS_CELERY_URL": celery_url(self.url(spec.database)),
+            "BENCHMARKS_REDIS_URL": str(self.url(spec.database)),
+            "BENCHMARKS_CONCURRENCY": str(spec.concurrency),
+            BODIES_VARIABLE: str(self._bodies_file(spec.database)),
             "OPENAI_API_KEY": "benchmark",
             "OPENAI_API_BASE": self.provider.base_url,
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",

@@ -78,6 +78,11 @@ class Report:
         return {**asdict(self), "machine": machine}
 
 
+def goal(what: str, met: bool, found: str) -> str:
+    """The note that says what was wanted, and what came out."""
+    return f"Goal: {what}: {'met' if met else 'NOT met'} ({found})."
+
+
 def machine_line() -> str:
     """Where and with what this was run, and how busy the machine was before."""
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)

@@ -13,6 +13,8 @@ from typing import Final
 from benchmarks import cached_hit, in_flight, single_flight, throughput
 from benchmarks.harness import BenchmarkError, Stage, stage
 from benchmarks.options import Options
+from benchmarks.queues import first_get, round_trip
+from benchmarks.queues import throughput as queue_throughput
 from benchmarks.report import Report, machine_line, write
 from kagura_tasks.errors import KaguraTasksError
 from kagura_tasks.settings import ENV_PREFIX
@@ -22,6 +24,9 @@ BENCHMARKS: Final[dict[str, Callable[[Options, Stage], Report]]] = {
     "in_flight": in_flight.run,
     "throughput": throughput.run,
     "single_flight": single_flight.run,
+    "queue_throughput": queue_throughput.run,
+    "queue_round_trip": round_trip.run,
+    "queue_first_get": first_get.run,
 }
 
 

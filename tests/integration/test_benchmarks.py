@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from tests.support.workers import ROOT
 
 NAMES = ["cached_hit", "in_flight", "throughput", "single_flight"]
+QUEUE_NAMES = ["queue_throughput", "queue_round_trip", "queue_first_get"]
 
 
 @pytest.mark.timeout(180)
@@ -28,6 +30,21 @@ def test_a_quick_run_prints_a_table_for_each_benchmark():
         assert "\n| plain Celery" in text
         assert "CPUs" in text
     assert (results.read_bytes() if results.exists() else None) == before
+
+
+def test_the_queue_benchmarks_say_whom_they_leave_out():
+    """Stock Celery and ours are always there. The other queues are a dependency of `make bench` alone."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", *QUEUE_NAMES]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stderr
+    sections = dict(section.split("\n", 1) for section in ended.stdout.split("## ")[1:])
+    assert list(sections) == QUEUE_NAMES
+    for text in sections.values():
+        assert "\n| kagura_tasks" in text
+        assert "\n| plain Celery" in text
+        assert "\n- Goal: " in text
+    told = "left out, since not installed: arq, dramatiq, saq, taskiq, taskiq-redis"
+    assert (told in ended.stderr) == (find_spec("taskiq") is None)
 
 
 def test_an_unknown_name_is_refused():

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 # Before the import: LiteLLM would fetch its price map over the network, with retries.
@@ -37,41 +35,60 @@ from kagura_tasks.errors import (
     TransientError,
     UnknownModel,
 )
+from kagura_tasks.providers import addresses, wire
+from kagura_tasks.providers.executor import RequestsInline
+from kagura_tasks.providers.plain import PARAMS, Route
+from kagura_tasks.providers.prices import Billed
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
-T = TypeVar("T")
+# What LiteLLM has no types for, or no public name.
+_main = cast(Any, import_module("litellm.main"))
+_configs = cast(Any, import_module("litellm.utils")).ProviderConfigManager
+_read = cast(Any, import_module("litellm.litellm_core_utils.llm_response_utils.convert_dict_to_response"))
+_http = cast(Any, import_module("litellm.llms.custom_httpx.http_handler"))
 
 #: Seconds after `timeout_s` at which a call is given up that LiteLLM itself did not end.
 _GRACE_S: Final = 1.0
 
-#: Providers whose requests are built without network access. (Others fetch tokens or tokenizers while they build.)
-_BUILT_OFFLINE: Final = ("openai/", "hosted_vllm/", "gpt-")
+#: How LiteLLM writes for whom, where it writes OpenAI's format as it is; and what it changes in tools even so.
+_PLAIN: Final = {
+    "OpenAIGPTConfig": frozenset({"cache_control", "pattern", "patternProperties"}),
+    "OpenAIUnknownModelConfig": frozenset({"cache_control", "pattern", "patternProperties"}),
+    "HostedVLLMChatConfig": frozenset({"cache_control", "additionalProperties", "strict"}),
+}
+
+#: How their names begin; a name without a provider may be OpenAI's as well.
+_DIRECT: Final = ("openai/", "hosted_vllm/")
+
+#: Settings of LiteLLM that change requests, watch them or count them: with one of them, LiteLLM makes every call.
+_OWN_WAYS: Final = (
+    *("callbacks", "success_callback", "failure_callback", "input_callback", "service_callback"),
+    *("_async_success_callback", "_async_failure_callback", "_async_input_callback", "pre_call_rules"),
+    *("post_call_rules", "drop_params", "modify_params", "model_alias_map", "model_fallbacks", "api_base", "api_key"),
+    *("openai_key", "organization", "headers", "proxy_auth", "aclient_session", "client_session", "network_mock"),
+    *("route_all_chat_openai_to_responses", "openai_system_messages_first", "enable_json_schema_validation"),
+    *("enable_preview_features", "ssl_certificate", "cache", "custom_provider_map", "add_function_to_prompt"),
+    *("secret_manager_client", "cost_margin_config", "cost_discount_config", "max_budget", "force_ipv4"),
+)
 
 #: LiteLLM's errors and ours, first match first: some of theirs are subclasses of others.
 _PERMANENT: Final[list[tuple[type[Exception], type[PermanentError], str]]] = [
-    (foreign.AuthenticationError, AuthenticationFailed, "the provider refused the worker's key"),
+    (foreign.AuthenticationError, AuthenticationFailed, wire.BAD_KEY),
     (foreign.PermissionDeniedError, AuthenticationFailed, "the worker's key may not do this"),
-    (foreign.ContextWindowExceededError, ContextTooLong, "prompt and answer do not fit the context window"),
-    (foreign.ContentPolicyViolationError, ContentRefused, "the provider's safety filter refused the prompt"),
-    (foreign.NotFoundError, UnknownModel, "the provider does not know this model"),
+    (foreign.ContextWindowExceededError, ContextTooLong, wire.TOO_LONG),
+    (foreign.ContentPolicyViolationError, ContentRefused, wire.FILTERED),
+    (foreign.NotFoundError, UnknownModel, wire.UNKNOWN),
     (foreign.UnsupportedParamsError, RequestRefused, "the model does not take a parameter of the request"),
-    (foreign.BadRequestError, RequestRefused, "the provider refused the request"),
-    (foreign.UnprocessableEntityError, RequestRefused, "the provider refused the request"),
+    (foreign.BadRequestError, RequestRefused, wire.REFUSED),
+    (foreign.UnprocessableEntityError, RequestRefused, wire.REFUSED),
 ]
-#: OpenAI's code words that say more than the class that LiteLLM makes of them.
-_CODES: Final[dict[str, tuple[type[PermanentError], str]]] = {
-    "context_length_exceeded": (ContextTooLong, "prompt and answer do not fit the context window"),
-    "content_policy_violation": (ContentRefused, "the provider's safety filter refused the prompt"),
-    "content_filter": (ContentRefused, "the provider's safety filter refused the prompt"),
-    "model_not_found": (UnknownModel, "the provider does not know this model"),
-}
 _TRANSIENT: Final[list[tuple[type[Exception], type[TransientError], str]]] = [
-    (foreign.RateLimitError, RateLimited, "the provider's rate limit is reached"),
-    (foreign.Timeout, ProviderTimeout, "the provider did not answer in time"),
-    (foreign.APIConnectionError, ProviderUnavailable, "the connection to the provider failed"),
+    (foreign.RateLimitError, RateLimited, wire.TOO_MANY),
+    (foreign.Timeout, ProviderTimeout, wire.TOO_LATE),
+    (foreign.APIConnectionError, ProviderUnavailable, wire.NO_CONNECTION),
     (foreign.InternalServerError, ProviderUnavailable, "the provider failed, or the connection to it"),
-    (foreign.ServiceUnavailableError, ProviderUnavailable, "the provider is not available"),
-    (foreign.BadGatewayError, ProviderUnavailable, "the provider is not available"),
+    (foreign.ServiceUnavailableError, ProviderUnavailable, wire.AWAY),
+    (foreign.BadGatewayError, ProviderUnavailable, wire.AWAY),
 ]
 
 
@@ -95,26 +112,6 @@ def prepare() -> None:
     gc.freeze()
 
 
-class RequestsInline(ThreadPoolExecutor):
-    """An event loop's executor that makes LiteLLM's requests on the spot, and all else in threads.
-
-    `acompletion` builds each request in the loop's executor. That is a millisecond of pure Python, so a thread wins
-    nothing; with hundreds of Celery's threads in the process, the way there and back costs more than the work.
-    Only for providers whose requests are built without network access. No longer needed where tasks are coroutines.
-    """
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """See Executor."""
-        if not _builds_request(fn):
-            return super().submit(fn, *args, **kwargs)
-        done: Future[T] = Future()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 (an executor hands over whatever its function raises)
-            done.set_exception(error)
-        return done
-
-
 class LiteLLMProvider:
     """Calls through `litellm.acompletion`. Keys and addresses come from the environment, as LiteLLM reads it."""
 
@@ -132,6 +129,26 @@ class LiteLLMProvider:
             return _completion(response, request.model, heard)
         except Exception as error:  # noqa: BLE001 (the border: LiteLLM lets through whatever a provider's code raises)
             raise translate(error, request) from None
+
+    def route(self, model: str, api_base: str | None) -> Route | None:
+        """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""
+        if any(getattr(litellm, name, None) for name in _OWN_WAYS):
+            return None
+        return _route(model, api_base, *map(os.environ.get, addresses.VARIABLES))
+
+    def read(self, answer: Json, route: Route, request: CompletionRequest) -> Completion:
+        """The completion in an answer that LiteLLM did not fetch. Raises ProviderUnavailable where there is none."""
+        try:
+            response = _response_in(answer, route.provider, route.model)
+            return _completion(response, request.model, [json.dumps(answer)])
+        except Exception:  # noqa: BLE001 (the border: whatever LiteLLM makes of an answer that is none)
+            raise ProviderUnavailable("the provider's answer cannot be read", request.model) from None
+
+    def cost_usd(self, billed: Billed, used: Json) -> float | None:
+        """What an answer with this usage costs (USD); None where the price map does not know the model."""
+        choice: Json = {"message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
+        answer: Json = {"model": billed.answered_by, "service_tier": billed.service_tier, "choices": [choice]}
+        return _usage(_response_in({**answer, "usage": used}, billed.provider, billed.model)).cost_usd
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop not in self._loops:
@@ -152,9 +169,52 @@ class LiteLLMProvider:
             max_retries=0,
             caching=False,
             logger_fn=listen,
+            # Where there are tools, LiteLLM imports its gateway for them, which wants a package that it does not bring.
+            _skip_mcp_handler=True,
             **request.params,
         )
         return cast(litellm.ModelResponse, response)
+
+
+@lru_cache(maxsize=256)
+def _route(model: str, api_base: str | None, *_environment: str | None) -> Route | None:
+    """The environment is an argument because the answer depends on it."""
+    # Before LiteLLM is asked: for some other providers, asking begins with a login.
+    if "/" in model and not model.startswith(_DIRECT):
+        return None
+    try:
+        return _route_to(*litellm.get_llm_provider(model, api_base=api_base))
+    except Exception:  # noqa: BLE001 (the border: whatever it is, LiteLLM's own lane will say it)
+        return None
+
+
+def _route_to(name: str, provider: str, key: str | None, base: str | None) -> Route | None:
+    config = _configs.get_provider_chat_config(name, _main.LlmProviders(provider))
+    rewritten = _PLAIN.get(type(config).__name__)
+    if rewritten is None or not _is_chat_model(name, provider, base):
+        return None
+    url, headers = addresses.of_openai(key, base) if provider == "openai" else _vllm(config, name, key, base)
+    verify = _http.get_ssl_configuration()
+    if isinstance(verify, str) or not addresses.is_reached_directly(url):
+        return None
+    params = PARAMS.keys() & cast("list[str]", config.get_supported_openai_params(name))
+    headers = {"User-Agent": "kagura-tasks", "Accept": "application/json", **headers}
+    return Route(provider, name, url, headers, verify, frozenset(params), rewritten)
+
+
+def _is_chat_model(name: str, provider: str, base: str | None) -> bool:
+    """Chat completions are its way: not the older completions, not the newer responses."""
+    bridge, _ = _main.responses_api_bridge_check(model=name, custom_llm_provider=provider, api_base=base)
+    return bridge.get("mode") in (None, "chat") and "babbage-002" not in name and "davinci-002" not in name
+
+
+def _vllm(config: Any, model: str, key: str | None, base: str | None) -> tuple[str, dict[str, str]]:
+    """Address and headers of a server of one's own. There is none to be assumed."""
+    if not base:
+        raise ValueError("no address")
+    about: dict[str, Any] = {"model": model, "optional_params": {}, "litellm_params": {}, "api_key": key}
+    headers = config.validate_environment(headers={}, messages=[], api_base=base, **about)
+    return config.get_complete_url(api_base=base, **about), headers
 
 
 def translate(error: Exception, request: CompletionRequest) -> ProviderError:
@@ -163,20 +223,21 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
     if isinstance(error, ProviderError):
         return error
     if isinstance(error, TimeoutError):
-        return ProviderTimeout("the provider did not answer in time", model)
+        return ProviderTimeout(wire.TOO_LATE, model)
     if _is_unknown_to_litellm(error):
         return UnknownModel("LiteLLM does not know this model's provider", model)
     missing = missing_keys(model)
     if missing and _says_no_key(error):
         return AuthenticationFailed(f"this worker has no key: set {' or '.join(missing)} in its environment", model)
     if status in (401, 403):
-        return AuthenticationFailed("the provider refused the worker's key", model, status)
-    return _permanent(error, request, status) or _transient(error, request, status)
+        return AuthenticationFailed(wire.BAD_KEY, model, status)
+    permanent = None if wire.is_transient(status) else _permanent(error, request, status)
+    return permanent or _transient(error, request, status)
 
 
 def _permanent(error: Exception, request: CompletionRequest, status: int) -> ProviderError | None:
-    if (code := _code_word(getattr(error, "code", None))) in _CODES:
-        ours, text = _CODES[code]
+    if (code := wire.code_word(getattr(error, "code", None))) in wire.CODES:
+        ours, text = wire.CODES[code]
         return ours(text, request.model, status)
     for theirs, ours, text in _PERMANENT:
         if isinstance(error, theirs):
@@ -188,11 +249,11 @@ def _transient(error: Exception, request: CompletionRequest, status: int) -> Pro
     model = request.model
     for theirs, ours, text in _TRANSIENT:
         if isinstance(error, theirs):
-            return ours(text, model, status if status != 500 or _answered(error) else 0, _retry_after_s(error))
+            return ours(text, model, status if _has_status(error) else 0, _retry_after_s(error))
     if 400 <= status < 500 and status not in (408, 409, 425, 429):
-        return RequestRefused("the provider refused the request" + _details(error, request), model, status)
+        return RequestRefused(wire.REFUSED + _details(error, request), model, status)
     if status:
-        return ProviderUnavailable("the provider is not available", model, status, _retry_after_s(error))
+        return wire.transient_error(status, model, _retry_after_s(error))
     return RequestRefused(f"LiteLLM cannot make this call ({type(error).__name__}){_details(error, request)}", model)
 
 
@@ -203,14 +264,6 @@ def missing_keys(model: str) -> tuple[str, ...]:
         found = cast("dict[str, Any]", cast(Any, litellm).validate_environment(model))
         return tuple(name for name in found.get("missing_keys", ()) if name.endswith(("_KEY", "_KEY_ID")))
     return ()
-
-
-def _builds_request(function: Callable[..., object]) -> bool:
-    """This is `acompletion`'s `partial(context.run, partial(completion, model=..., ...))`."""
-    inner: object = function.args[0] if isinstance(function, functools.partial) and function.args else None
-    if not isinstance(inner, functools.partial) or not inner.func.__module__.startswith("litellm"):
-        return False
-    return str(inner.keywords.get("model", "")).startswith(_BUILT_OFFLINE)
 
 
 def _says_no_key(error: Exception) -> bool:
@@ -225,6 +278,12 @@ def _answered(error: Exception) -> bool:
     return bool(getattr(error, "litellm_response_headers", None)) or _status_of(error) not in (0, 500)
 
 
+def _has_status(error: Exception) -> bool:
+    """The status is the provider's: LiteLLM gives one to timeouts and lost connections, too."""
+    made_up = isinstance(error, foreign.Timeout) or _status_of(error) == 500
+    return not made_up or bool(getattr(error, "litellm_response_headers", None))
+
+
 def _is_unknown_to_litellm(error: Exception) -> bool:
     return isinstance(error, foreign.BadRequestError) and "LLM Provider NOT provided" in str(error)
 
@@ -237,33 +296,18 @@ def _status_of(error: Exception) -> int:
 def _retry_after_s(error: Exception) -> float:
     """The provider's Retry-After. LiteLLM keeps it here: the headers of `error.response` are empty."""
     headers = cast("Mapping[str, str]", getattr(error, "litellm_response_headers", None) or {})
-    lower = {name.lower(): value for name, value in dict(headers).items()}
-    with suppress(KeyError, ValueError):
-        return max(0.0, float(lower["retry-after-ms"]) / 1000)
-    with suppress(KeyError, ValueError):
-        return max(0.0, float(lower["retry-after"]))
-    return 0.0
+    return wire.retry_after_s(dict(headers))
 
 
 def _details(error: Exception, request: CompletionRequest) -> str:
-    """What can be said safely: the provider's code words, and which of the request's parameters it speaks of."""
-    words = [f"{name}={word}" for name in ("code", "param") if (word := _code_word(getattr(error, name, None)))]
-    text = str(error)
-    named = [name for name in request.params if name in text]
-    if named and not any(word.startswith("param=") for word in words):
-        words.append(f"parameters={','.join(named)}")
-    return f": {', '.join(words)}" if words else ""
-
-
-def _code_word(value: object) -> str:
-    """A provider's identifier, such as unsupported_parameter. A sentence is none, and may quote the prompt."""
-    return value if isinstance(value, str) and len(value) <= 64 and value.replace(".", "_").isidentifier() else ""
+    said = {name: getattr(error, name, None) for name in ("code", "param")}
+    return wire.safe_details(said, str(error), request)
 
 
 def _completion(response: litellm.ModelResponse, model: str, heard: Sequence[str]) -> Completion:
     choices = cast("list[Any]", response.choices)
     if not choices:
-        raise ProviderUnavailable("the provider's answer has no choices", model)
+        raise ProviderUnavailable(wire.NO_CHOICES, model)
     message = choices[0].message
     return Completion(
         text=message.content or "",
@@ -272,6 +316,27 @@ def _completion(response: litellm.ModelResponse, model: str, heard: Sequence[str
         usage=_usage(response),
         tool_calls=tuple(cast(Json, call.model_dump(mode="json")) for call in message.tool_calls or ()),
     )
+
+
+def _response_in(answer: Json, provider: str, model: str) -> litellm.ModelResponse:
+    """What LiteLLM would have made of the answer, with its price."""
+    response = litellm.ModelResponse(model=None if provider == "openai" else f"{provider}/{model}")
+    setattr(response, "usage", litellm.Usage())  # noqa: B010 (it is read, but not declared)
+    # LiteLLM reads what its own client hands over, and that puts fields in that are not there.
+    for choice in cast("list[Any]", answer["choices"]):
+        choice["message"].setdefault("role", "assistant")
+    _ = _read.convert_to_model_response_object(response_object=answer, model_response_object=response)
+    price = cast(Any, litellm.response_cost_calculator)
+    billed: dict[str, Any] = {
+        "model": model,
+        "custom_llm_provider": provider,
+        "call_type": "acompletion",
+        "optional_params": {},
+    }
+    hidden = cast("dict[str, Any]", response._hidden_params)  # pyright: ignore[reportPrivateUsage]
+    with suppress(Exception):  # a model without a price
+        hidden["response_cost"] = price(response_object=response, **billed)
+    return response
 
 
 def _finish_reason(choice: Any, heard: Sequence[str]) -> str:

@@ -1,0 +1,48 @@
+"""Two ways to a model: straight over HTTP where its provider speaks OpenAI's format, through LiteLLM otherwise."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from kagura_tasks.providers.direct import DirectLane, NeedsLiteLLM, Reader
+from kagura_tasks.providers.plain import Route
+from kagura_tasks.providers.prices import Billed, PriceList
+from kagura_tasks.providers.provider import Provider
+from kagura_tasks.schemas import Completion, CompletionRequest, Json
+
+
+class Knows(Provider, Reader, Protocol):
+    """LiteLLM: makes any call, and knows what the direct lane has to know."""
+
+    def route(self, model: str, api_base: str | None) -> Route | None:
+        """Where the model's calls go; None where LiteLLM has to make them."""
+        ...
+
+    def cost_usd(self, billed: Billed, used: Json) -> float | None:
+        """What an answer with this usage costs."""
+        ...
+
+
+class Lanes:
+    """Chooses for each request. When in doubt, LiteLLM makes the call."""
+
+    def __init__(self, litellm: Knows) -> None:
+        """Take LiteLLM."""
+        self._litellm = litellm
+        self._direct = DirectLane(PriceList(litellm.cost_usd), litellm)
+
+    async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
+        """See Provider."""
+        ends_at = time.monotonic() + timeout_s
+        route = self._route(request)
+        if route is not None:
+            try:
+                return await self._direct.complete(request, route, timeout_s)
+            except NeedsLiteLLM:
+                timeout_s = max(0.001, ends_at - time.monotonic())
+        return await self._litellm.complete(request, timeout_s)
+
+    def _route(self, request: CompletionRequest) -> Route | None:
+        api_base = request.params.get("api_base")
+        return self._litellm.route(request.model, api_base) if isinstance(api_base, str | None) else None

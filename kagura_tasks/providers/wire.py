@@ -1,0 +1,152 @@
+"""What is true of OpenAI's wire format whoever reads it: code words, waits, and which error a refusal is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from kagura_tasks.errors import (
+    AuthenticationFailed,
+    ContentRefused,
+    ContextTooLong,
+    PermanentError,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RateLimited,
+    RequestRefused,
+    TransientError,
+    UnknownModel,
+)
+from kagura_tasks.schemas import CompletionRequest
+
+TOO_LONG: Final = "prompt and answer do not fit the context window"
+FILTERED: Final = "the provider's safety filter refused the prompt"
+UNKNOWN: Final = "the provider does not know this model"
+REFUSED: Final = "the provider refused the request"
+BAD_KEY: Final = "the provider refused the worker's key"
+TOO_LATE: Final = "the provider did not answer in time"
+TOO_MANY: Final = "the provider's rate limit is reached"
+AWAY: Final = "the provider is not available"
+NO_CONNECTION: Final = "the connection to the provider failed"
+NO_CHOICES: Final = "the provider's answer has no choices"
+
+#: OpenAI's code words that say more than the status beside them.
+CODES: Final[dict[str, tuple[type[PermanentError], str]]] = {
+    "context_length_exceeded": (ContextTooLong, TOO_LONG),
+    "content_policy_violation": (ContentRefused, FILTERED),
+    "content_filter": (ContentRefused, FILTERED),
+    "model_not_found": (UnknownModel, UNKNOWN),
+}
+
+#: How servers without code words say the same, in lower case. They are LiteLLM's signs, for the same reason.
+_PHRASES: Final[list[tuple[str, type[PermanentError], str]]] = [
+    *(
+        (phrase, ContextTooLong, TOO_LONG)
+        for phrase in (
+            "this model's maximum context length is",
+            "model's maximum context limit",
+            "is longer than the model's context length",
+            "exceeds the available context size",
+            "exceeds the maximum number of tokens allowed",
+            "exceed context limit",
+            "input tokens exceed the configured limit",
+        )
+    ),
+    ("violating our usage policy", ContentRefused, FILTERED),
+    ("request was rejected as a result of the safety system", ContentRefused, FILTERED),
+]
+
+#: Some gateways say so with status 400.
+_RATE_LIMIT: Final = re.compile(rb"rate[\s_-]*limit", re.IGNORECASE)
+
+_TRANSIENT: Final[dict[int, tuple[type[TransientError], str]]] = {
+    408: (ProviderTimeout, TOO_LATE),
+    409: (ProviderUnavailable, AWAY),
+    425: (ProviderUnavailable, AWAY),
+    429: (RateLimited, TOO_MANY),
+    504: (ProviderTimeout, TOO_LATE),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A provider's reply: its status, its headers, its body as it came (which may quote the prompt)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    def json(self) -> object:
+        """The body, or None where it is no JSON."""
+        try:
+            return cast(object, json.loads(self.body))
+        except (ValueError, RecursionError):
+            return None
+
+
+def error_of(reply: Reply, request: CompletionRequest) -> ProviderError:
+    """The error that a reply with a status other than 2xx is. Nothing of its free text is in it."""
+    model, status, said = request.model, reply.status, _complaint(reply.json())
+    code = code_word(said.get("code"))
+    if status in (401, 403):
+        return AuthenticationFailed(BAD_KEY, model, status)
+    if is_transient(status):
+        return transient_error(status, model, retry_after_s(reply.headers))
+    if code not in CODES and _RATE_LIMIT.search(reply.body):
+        return RateLimited(TOO_MANY, model, status, retry_after_s(reply.headers))
+    is_unknown = status == 404 and said.get("type") != "invalid_request_error"
+    otherwise = (UnknownModel, UNKNOWN) if is_unknown else (RequestRefused, REFUSED)
+    permanent, text = CODES.get(code) or _phrase(reply) or otherwise
+    details = safe_details(said, reply.body.decode("utf-8", "replace"), request) if permanent is RequestRefused else ""
+    return permanent(text + details, model, status)
+
+
+def transient_error(status: int, model: str, wait_s: float) -> TransientError:
+    """The error that this status is."""
+    error, text = _TRANSIENT.get(status, (ProviderUnavailable, AWAY))
+    return error(text, model, status, wait_s)
+
+
+def is_transient(status: int) -> bool:
+    """The request may be answered another time, whatever the words beside this status."""
+    return status in _TRANSIENT or status >= 500
+
+
+def _complaint(body: object) -> dict[str, Any]:
+    """The object with code, param and message: under "error", or the body itself."""
+    said = cast("dict[str, Any]", body).get("error", body) if isinstance(body, dict) else None
+    return cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+
+
+def _phrase(reply: Reply) -> tuple[type[PermanentError], str] | None:
+    text = reply.body.decode("utf-8", "replace").lower()
+    return next(((error, words) for phrase, error, words in _PHRASES if phrase in text), None)
+
+
+def safe_details(said: Mapping[str, object], text: str, request: CompletionRequest) -> str:
+    """What can be said safely: the provider's code words, and which of the request's parameters it speaks of."""
+    words = [f"{name}={word}" for name in ("code", "param") if (word := code_word(said.get(name)))]
+    named = [name for name in request.params if name in text]
+    if named and not any(word.startswith("param=") for word in words):
+        words.append(f"parameters={','.join(named)}")
+    return f": {', '.join(words)}" if words else ""
+
+
+def code_word(value: object) -> str:
+    """A provider's identifier, such as unsupported_parameter. A sentence is none, and may quote the prompt."""
+    return value if isinstance(value, str) and len(value) <= 64 and value.replace(".", "_").isidentifier() else ""
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds that the provider asks to wait; 0 where it does not say."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    with suppress(KeyError, ValueError):
+        return max(0.0, float(lower["retry-after-ms"]) / 1000)
+    with suppress(KeyError, ValueError):
+        return max(0.0, float(lower["retry-after"]))
+    return 0.0

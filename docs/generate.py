@@ -20,7 +20,7 @@ READERS: Final = {
     "Applications": {"default_model", "tenant", "execution", "cache_enabled", "wait_timeout_s", "max_prompt_bytes"},
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
-        *("flight_lease_s", "concurrency"),
+        *("flight_lease_s", "concurrency", "provider_lane"),
     },
 }
 

@@ -19,7 +19,7 @@ from kagura_tasks.settings import Settings
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.job import Job
 from kagura_tasks.worker.retries import RetryPolicy
-from kagura_tasks.worker.runtime import open_litellm
+from kagura_tasks.worker.runtime import open_providers
 from kagura_tasks.worker.single_flight import LocalSingleFlight
 
 #: Where all inline calls of this process run, whichever client made them.
@@ -64,7 +64,7 @@ class InlineExecutor:
 
     async def _open_runner(self) -> CompletionRunner:
         return CompletionRunner(
-            provider=self._provider or await asyncio.to_thread(open_litellm),
+            provider=self._provider or await asyncio.to_thread(open_providers, self._settings),
             flights=LocalSingleFlight(self.cache),
             records=_no_record,
             policy=RetryPolicy.from_settings(self._settings),

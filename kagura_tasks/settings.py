@@ -68,6 +68,7 @@ class Settings(BaseSettings):
         cache_ttl_s: Seconds for which an answer is remembered.
         cache_enabled: False: no answer is looked up or remembered.
         call_timeout_s: Seconds for one call of a provider.
+        provider_lane: "auto" calls providers that speak OpenAI's format directly; "litellm" makes LiteLLM call all.
         wait_timeout_s: Seconds that `complete` and `get` wait for an answer where the caller does not say.
         result_ttl_s: Seconds for which a task's result can be fetched.
         max_retries: Further tries after a transient failure.
@@ -106,6 +107,7 @@ class Settings(BaseSettings):
     cache_ttl_s: int = Field(default=3600, gt=0)
     cache_enabled: bool = True
     call_timeout_s: float = Field(default=60.0, gt=0)
+    provider_lane: Literal["auto", "litellm"] = "auto"
     wait_timeout_s: float = Field(default=300.0, gt=0)
     result_ttl_s: int = Field(default=86_400, gt=0)
     max_retries: int = Field(default=5, ge=0)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 
 from kagura_tasks import task_store
 from kagura_tasks.connections import REDIS_AWAY
@@ -26,9 +27,9 @@ class Runtime:
     """Runs jobs on the process's one event loop, from however many threads or children Celery gives them to."""
 
     def __init__(self, settings: Settings, open_provider: Callable[[], Provider] | None = None) -> None:
-        """Take the settings, and what makes the provider (default: LiteLLM). Starts and imports nothing yet."""
+        """Take the settings, and what makes the provider (default: `open_providers`). Starts nothing yet."""
         self.settings = settings
-        self._open_provider = open_provider or open_litellm
+        self._open_provider = open_provider or partial(open_providers, settings)
         self._loop = LoopThread("kagura-worker")
         self._runner: CompletionRunner | None = None
 
@@ -65,9 +66,11 @@ class Runtime:
         return self._runner
 
 
-def open_litellm() -> Provider:
-    """LiteLLM, imported now: it takes seconds, and only whoever makes calls should wait for it."""
+def open_providers(settings: Settings) -> Provider:
+    """Who makes the calls. LiteLLM is imported now: it takes seconds, so only those who make calls should wait."""
+    from kagura_tasks.providers.lanes import Lanes
     from kagura_tasks.providers.litellm import LiteLLMProvider, prepare
 
     prepare()
-    return LiteLLMProvider()
+    litellm = LiteLLMProvider()
+    return litellm if settings.provider_lane == "litellm" else Lanes(litellm)

@@ -13,6 +13,7 @@ from kagura_tasks.cli.demo import local_model, scripted_model
 from kagura_tasks.cli.demo.prompts import LOCAL_PARAMS
 from kagura_tasks.cli.fleet import LOOPBACK
 from kagura_tasks.cli.processes import Program, Programs, StartFailed
+from kagura_tasks.settings import ENV_PREFIX
 
 _ADDRESS = "http://"
 
@@ -67,4 +68,6 @@ def _on_loopback(name: str, label: str, url: str, key: str) -> Model:
     """As a hosted provider that speaks OpenAI's HTTP; neither a proxy nor an address of the user's is in the way."""
     bypass = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), LOOPBACK]))
     address = {"OPENAI_API_BASE": f"{url}/v1", "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": key}
-    return Model(f"openai/{name}", label, LOCAL_PARAMS, {**address, "NO_PROXY": bypass, "no_proxy": bypass})
+    # The demo shows the way that every provider's calls can take.
+    lane = {f"{ENV_PREFIX}PROVIDER_LANE": "litellm"}
+    return Model(f"openai/{name}", label, LOCAL_PARAMS, {**address, **lane, "NO_PROXY": bypass, "no_proxy": bypass})

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -103,13 +104,14 @@ _DRAMATIQ: Final = Contender(
 ALL: Final = (STOCK, OURS, TASKIQ_STREAM, TASKIQ_LIST, _SAQ, _ARQ, _DRAMATIQ)
 
 
-def installed() -> list[Contender]:
-    """Those that can run here; a line says who cannot."""
+@lru_cache
+def installed() -> tuple[Contender, ...]:
+    """Those that can run here; the first time a line says who cannot."""
     absent = [contender for contender in ALL if contender.missing()]
     if absent:
         packages = sorted({package for contender in absent for package in contender.missing()})
         print(f"left out, since not installed: {', '.join(packages)} (`make bench` installs them)", file=sys.stderr)
-    return [contender for contender in ALL if contender not in absent]
+    return tuple(contender for contender in ALL if contender not in absent)
 
 
 def versions(contenders: Sequence[Contender]) -> str:

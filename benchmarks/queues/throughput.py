@@ -95,7 +95,8 @@ def _notes(rounds: int, jobs: int) -> list[str]:
     likeness = (
         "Results are stored by all. Each as it comes, but for the number of jobs at a time: ours acknowledges late and"
         " sends events for Flower, plain Celery acknowledges early and sends none; taskiq runs on uvloop; its list"
-        " broker acknowledges nothing. None has hiredis."
+        " broker acknowledges nothing; Redis has handed SAQ one job for each of its free places before it wakes up."
+        " None has hiredis."
     )
     return [setting, likeness]
 
@@ -110,11 +111,13 @@ def _goals(found: Found) -> list[str]:
     over_stock = ratios(mine, _speeds(found[STOCK]))
     what = f"at least {_GOAL_STOCK:g} x plain Celery's jobs/s"
     goals = [goal(what, over_stock.median >= _GOAL_STOCK, over_stock.text(2))]
-    rivals = [_speeds(found[who]) for who in (TASKIQ_STREAM, TASKIQ_LIST) if who in found]
+    rivals = [who for who in (TASKIQ_STREAM, TASKIQ_LIST) if who in found]
     if rivals:
-        over_taskiq = ratios(mine, [max(speeds) for speeds in zip(*rivals, strict=True)])
-        what = f"level with taskiq: at least {_GOAL_TASKIQ:g} x the faster of its brokers in each round"
-        goals.append(goal(what, over_taskiq.median >= _GOAL_TASKIQ, over_taskiq.text(2)))
+        faster = max(rivals, key=lambda who: Spread.of(_speeds(found[who])).median)
+        over_taskiq = ratios(mine, _speeds(found[faster]))
+        what = f"level with taskiq: at least {_GOAL_TASKIQ:g} x the jobs/s of the faster of its brokers"
+        outcome = f"{over_taskiq.text(2)} of {faster.label}"
+        goals.append(goal(what, over_taskiq.median >= _GOAL_TASKIQ, outcome))
     return goals
 
 

@@ -14,10 +14,6 @@ from kagura_tasks.settings import RedisUrl, Settings
 #: What events, Flower and logs show in place of a task's arguments.
 REDACTED: Final = "<redacted>"
 
-#: A message is handed out again once this has passed, so a call that outlives it would run, and cost, twice:
-#: longer than the longest call with all its retries. Shorter is possible only where deliveries are kept alive.
-_VISIBILITY_TIMEOUT_S: Final = 3600
-
 _RESULT_BACKEND: Final = "kagura_tasks.result_backend:ResultBackend"
 
 
@@ -32,8 +28,8 @@ def create_app(settings: Settings, socket_timeout_s: float = 15.0) -> Celery:
             gives its messages back when it believes the broker lost. A caller wants to know soon.
     """
     app = Celery("kagura_tasks", set_as_current=False)
+    # No visibility timeout: `install` sets it for workers that renew what they hold. For all others, kombu's own hour.
     transport_options: dict[str, object] = {
-        "visibility_timeout": _VISIBILITY_TIMEOUT_S,
         "priority_steps": PRIORITY_STEPS,
         "queue_order_strategy": "priority",
         "socket_connect_timeout": settings.redis_timeout_s,

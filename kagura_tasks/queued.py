@@ -15,6 +15,7 @@ from kagura_tasks import signatures, task_store
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import REDIS_AWAY, async_client, redis_errors, sync_client
 from kagura_tasks.errors import RedisUnreachable, ResultTimeout
+from kagura_tasks.memory_loss import LossWatch
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
@@ -71,7 +72,8 @@ class QueuedAnswer:
         wait_s = self._settings.wait_timeout_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(wait_s):
-                record = await self._look() or await self._wait()
+                loss = LossWatch(self._settings, self._task_id)
+                record = await self._look(loss) or await self._wait(loss)
         except TimeoutError:
             with redis_errors(self._settings.results):
                 await self._ping()
@@ -96,30 +98,32 @@ class QueuedAnswer:
                 # The record alone keeps it from being started: the broadcast only spares the workers a look.
                 return
 
-    async def _wait(self) -> TaskRecord:
+    async def _wait(self, loss: LossWatch) -> TaskRecord:
         """Subscribe, look, and then look whenever something is announced."""
         hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
         async with hub.listen(record_key(self._task_id)) as listener:
             await listener.confirmed(None)
-            record = await self._look()
+            record = await self._look(loss)
             while record is None:
-                record = await self._next(listener)
+                record = await self._next(listener, loss)
             return record
 
-    async def _next(self, listener: Listener) -> TaskRecord | None:
+    async def _next(self, listener: Listener, loss: LossWatch) -> TaskRecord | None:
         try:
             payload = await listener.next(_LOOK_AGAIN_S)
         except TimeoutError:
             payload = None
         if payload is None:
-            return await self._look()
+            return await self._look(loss)
         record = TaskRecord.parse(self._task_id, payload)
         return record if record.is_finished else None
 
-    async def _look(self) -> TaskRecord | None:
-        """The record, if the task has an outcome and Redis is there to tell."""
+    async def _look(self, loss: LossWatch) -> TaskRecord | None:
+        """The record, if the task has an outcome and Redis is there to tell. Raises TaskLost."""
         try:
-            record = await task_store.find(self._settings, self._task_id)
+            record, epoch = await task_store.find_with_epoch(self._settings, self._task_id)
+            if not record.is_finished:
+                await loss.note(epoch)
         except REDIS_AWAY:
             await asyncio.sleep(_RECONNECT_S)
             return None

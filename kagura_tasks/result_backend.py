@@ -1,16 +1,67 @@
-"""Celery's Redis result backend, without the subscription for each task that is sent."""
+"""Celery's Redis result backend, in one step a result, closed to workers that lost their task."""
+
+# Celery's type stubs know little of what a subclass of its backend works with.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
+from typing import Any, Final, cast
+
+from celery import states
 from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError
+
+from kagura_tasks import delivery_keys
+from kagura_tasks.lua import LuaScript
+from kagura_tasks.redis_types import SyncRedis
+
+_HERE: Final = __package__ or ""
+_STORE: Final = LuaScript.load(_HERE, "bury.lua", "store_result.lua")
+
+_StockBackend: Any = RedisBackend
 
 
-class ResultBackend(RedisBackend):
-    """Celery's own, but a result is subscribed to when somebody waits for it, not when the task is sent.
+class ResultBackend(_StockBackend):
+    """Celery's own, but for two things.
 
-    `AsyncResult.get` subscribes and then looks whether the result is there already, so nothing is missed; a caller
-    that never waits, or waits through `LLMResult`, pays no round trip for it.
+    A result is subscribed to when somebody waits for it, not when the task is sent: `AsyncResult.get` subscribes and
+    then looks whether the result is there already, so nothing is missed, and a caller that never waits, or waits
+    through `LLMResult`, pays no round trip for it.
+
+    A worker whose message was given to another one, because it was frozen or cut off, cannot write a result for it.
     """
 
     def on_task_call(self, producer: object, task_id: str) -> None:
         """Do nothing: Celery's own would send a SUBSCRIBE."""
+
+    def _store_result(
+        self, task_id: str, result: object, state: str, traceback: object = None, request: Any = None, **_: object
+    ) -> object:
+        """Celery's own reads the record, decides, and writes it, in three steps of two round trips."""
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        record = self.encode(meta)
+        if len(record) > self._MAX_STR_VALUE_SIZE:
+            raise _too_large(state, task_id)
+        ttl_s = self.failure_expires if state == states.FAILURE else self.expires
+        keys = [_text(self.get_key_for_task(task_id)), delivery_keys.taken_key(_tag_of(request) or task_id)]
+        self.ensure(self._run_store, ([*keys, delivery_keys.COUNTS], record, int(ttl_s or 0)))
+        return result
+
+    def _run_store(self, keys: list[str], record: str, ttl_s: int) -> None:
+        _STORE.run(cast(SyncRedis, self.client), keys, [record, ttl_s])
+
+
+def _too_large(state: str, task_id: str) -> Exception:
+    return cast(Any, BackendStoreError)("value too large for Redis backend", state=state, task_id=task_id)
+
+
+def _tag_of(request: Any) -> str:
+    """The delivery tag of the message that this worker runs; "" where there is none."""
+    properties = getattr(request, "properties", None)
+    tag = cast("dict[str, object]", properties).get("delivery_tag") if isinstance(properties, dict) else None
+    return tag if isinstance(tag, str) else ""
+
+
+def _text(key: str | bytes) -> str:
+    return key.decode() if isinstance(key, bytes) else key

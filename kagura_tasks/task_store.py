@@ -11,6 +11,7 @@ from celery import states
 from pydantic import ValidationError
 
 from kagura_tasks.connections import async_client, sync_client
+from kagura_tasks.delivery_keys import EPOCH
 from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed, rebuild
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.schemas import Completion, completion_from_wire
@@ -68,6 +69,16 @@ async def find(settings: Settings, task_id: str) -> TaskRecord:
     """What is known of the task. Raises redis-py's errors where Redis is away."""
     client = async_client(settings.results, settings.redis_timeout_s)
     return TaskRecord.parse(task_id, await client.get(record_key(task_id)))
+
+
+async def find_with_epoch(settings: Settings, task_id: str) -> tuple[TaskRecord, bytes | None]:
+    """What is known of the task, and the text by which one knows that the broker lost its memory."""
+    if settings.results != settings.broker:
+        broker = async_client(settings.broker, settings.redis_timeout_s)
+        return await find(settings, task_id), await broker.get(EPOCH)
+    client = async_client(settings.results, settings.redis_timeout_s)
+    value, epoch = await client.mget([record_key(task_id), EPOCH])
+    return TaskRecord.parse(task_id, value), epoch
 
 
 def cancel(settings: Settings, task_id: str) -> bool:

@@ -9,8 +9,6 @@ from celery import Celery
 from kagura_tasks.app import create_app
 from kagura_tasks.settings import load_settings
 from kagura_tasks.worker import install
-from kagura_tasks.worker.transport import fetch_in_batches
 
 app: Final[Celery] = create_app(load_settings())
 install(app)
-fetch_in_batches(app)

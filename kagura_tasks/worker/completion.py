@@ -58,7 +58,8 @@ class CompletionRunner:
             tries = replace(tries, attempts=tries.attempts + 1)
             try:
                 completion = await self.provider.complete(job.request, job.request.timeout_s or self.call_timeout_s)
-                return completion.model_copy(update={"attempts": tries.attempts})
+                # Attempts whose worker died are attempts too.
+                return completion.model_copy(update={"attempts": tries.attempts + job.attempt - 1})
             except TransientError as error:
                 await self._wait_before_next(tries, error)
 

@@ -20,6 +20,14 @@ class RetryLater(Exception):
         self.cause = cause
 
 
+class HandedBack(Exception):
+    """The worker stops before the answer is there: the task goes to another."""
+
+
+class TakenAway(Exception):
+    """The task was given to another worker meanwhile: this one's answer is not wanted."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A request on its way through a worker.
@@ -27,11 +35,15 @@ class Job:
     Attributes:
         request: What is asked for.
         task_id: The task that asks; it keeps its flight through retries and redeliveries.
+        delivery_tag: The message that brought it; whoever is given the task next gets it under another tag.
+        attempt: How often the message was handed out, from 1.
         looked_up: Somebody has looked into the cache, and counted the miss.
         tries: What earlier deliveries tried; None on the first.
     """
 
     request: CompletionRequest
     task_id: str
+    delivery_tag: str = ""
+    attempt: int = 1
     looked_up: bool = False
     tries: Tries | None = None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from functools import partial
 
 from kagura_tasks import task_store
-from kagura_tasks.connections import REDIS_AWAY
+from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
 from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.completion import CompletionRunner
-from kagura_tasks.worker.job import Job
+from kagura_tasks.worker.job import HandedBack, Job, TakenAway
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.single_flight import RedisSingleFlight
 
@@ -32,17 +34,54 @@ class Runtime:
         self._open_provider = open_provider or partial(open_providers, settings)
         self._loop = LoopThread("kagura-worker")
         self._runner: CompletionRunner | None = None
+        self._running: set[Future[Completion]] = set()
+        self._hands_back = False
 
     def run(self, job: Job) -> Completion:
-        """The job's answer; the calling thread waits. Raises what CompletionRunner.run raises."""
+        """The job's answer; the calling thread waits.
+
+        Raises:
+            HandedBack: The worker stops before the answer is there.
+            TakenAway: The task was given to another worker meanwhile.
+            Exception: What CompletionRunner.run raises.
+        """
+        if self._hands_back:
+            raise HandedBack
+        running = self._loop.submit(self._answer(job))
+        self._running.add(running)
         try:
-            return self._loop.run(self.runner.run(job))
+            return running.result()
         except CancelledError:
-            raise asyncio.CancelledError from None
+            raise (HandedBack if self._hands_back else asyncio.CancelledError) from None
+        finally:
+            running.cancel()
+            self._running.discard(running)
+
+    def hand_back(self) -> int:
+        """End all calls that run, so that other workers make them; how many there were. No further one is started."""
+        self._hands_back = True
+        return sum(running.cancel() for running in list(self._running))
 
     def preload(self) -> None:
         """Import the provider now: in the parent, before it forks, so that children share the memory and the wait."""
         _ = self.runner
+
+    async def _answer(self, job: Job) -> Completion:
+        started = time.time()
+        try:
+            return await self.runner.run(job)
+        finally:
+            # A worker that was frozen, or cut off, long enough to lose a task has seen so much time pass.
+            if time.time() - started > self.settings.visibility_timeout_s / 2 and await self._was_taken(job):
+                raise TakenAway
+
+    async def _was_taken(self, job: Job) -> bool:
+        """The task was given to another worker; what a Redis that is away knows of it, the result backend will ask."""
+        broker = async_client(self.settings.broker, self.settings.redis_timeout_s)
+        try:
+            return await broker.get(taken_key(job.delivery_tag)) is not None
+        except REDIS_AWAY:
+            return False
 
     async def _finished_record(self, task_id: str) -> TaskRecord | None:
         try:

@@ -22,6 +22,7 @@ from kagura_tasks.cache.key import cache_key
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.cache.redis import STATS_TTL_S, RedisBackend, entry_key, stats_key, store_args, store_keys
 from kagura_tasks.connections import async_client
+from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.errors import KaguraTasksError, rebuild
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import Argument, AsyncRedis
@@ -137,10 +138,10 @@ class RedisSingleFlight:
             await self._hold(flight, later.wait_s)
             raise
         except KaguraTasksError as error:
-            await self._land(flight, {"error": type(error).__name__, "args": list(error.args)}, None)
+            await self._land(job, flight, {"error": type(error).__name__, "args": list(error.args)}, None)
             raise
         entry = self._entry(job.request, completion) if completion.is_complete else None
-        await self._land(flight, {"completion": completion.model_dump(mode="json")}, entry)
+        await self._land(job, flight, {"completion": completion.model_dump(mode="json")}, entry)
         return completion
 
     def _entry(self, request: CompletionRequest, completion: Completion) -> CacheEntry:
@@ -174,8 +175,9 @@ class RedisSingleFlight:
         """Keep the flight while its leader waits in the queue for its next try."""
         await self._renew(flight, int(wait_s * 1000) + self._lease_ms)
 
-    async def _land(self, flight: _Flight, outcome: dict[str, object], entry: CacheEntry | None) -> None:
-        keys = [flight.key, flight.outcome_key, flight.stats_key, *(store_keys(entry) if entry else [])]
+    async def _land(self, job: Job, flight: _Flight, outcome: dict[str, object], entry: CacheEntry | None) -> None:
+        mark = taken_key(job.delivery_tag or job.task_id)
+        keys = [flight.key, flight.outcome_key, flight.stats_key, mark, *(store_keys(entry) if entry else [])]
         args: list[Argument] = [flight.id, flight.fence, json.dumps(outcome), _OUTCOME_TTL_S, STATS_TTL_S]
         try:
             landed = await _LAND.arun(self._client, keys, [*args, *(store_args(entry) if entry else [])])

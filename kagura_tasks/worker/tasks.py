@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from celery import Celery, Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 from pydantic import ValidationError
 
 from kagura_tasks.app import REDACTED
+from kagura_tasks.dead_letters import ATTEMPT_HEADER
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError, TaskCancelled
 from kagura_tasks.queues import TaskName
 from kagura_tasks.schemas import CompletionRequest, problems_of
-from kagura_tasks.worker.job import Job, RetryLater
+from kagura_tasks.worker.job import HandedBack, Job, RetryLater, TakenAway
 from kagura_tasks.worker.retries import Tries
 from kagura_tasks.worker.runtime import Runtime
 
@@ -47,17 +48,33 @@ def register(app: Celery, runtime: Runtime) -> None:
         task: Task[..., Payload], payload: Payload, looked_up: bool = False, tries: Payload | None = None
     ) -> Payload:
         """One completion. A transient failure with a long wait goes to Celery's retry."""
-        job = Job(_request(payload), str(task.request.id), looked_up, Tries(**tries) if tries else None)
+        job = _job(task.request, payload, looked_up, tries)
         try:
             return runtime.run(job).model_dump(mode="json")
         except TaskCancelled:
             task.send_event("task-revoked", terminated=False, signum=None, expired=False)
             raise Ignore from None
+        except TakenAway:
+            raise Ignore from None
+        except HandedBack:
+            raise Reject(requeue=True) from None
         except RetryLater as later:
             again = {"looked_up": True, "tries": vars(later.tries)}
             raise task.retry(args=(payload,), kwargs=again, exc=later.cause, countdown=later.wait_s) from None
 
     del complete
+
+
+def _job(context: Any, payload: Payload, looked_up: bool, tries: Payload | None) -> Job:
+    properties = cast("dict[str, object]", context.properties or {})
+    return Job(
+        request=_request(payload),
+        task_id=str(context.id),
+        delivery_tag=str(properties.get("delivery_tag", "")),
+        attempt=int(getattr(context, ATTEMPT_HEADER, None) or 1),
+        looked_up=looked_up,
+        tries=Tries(**tries) if tries else None,
+    )
 
 
 def _request(payload: Payload) -> CompletionRequest:

@@ -1,9 +1,13 @@
-"""kombu's Redis transport, which fetches as many messages as a worker has room for in one atomic step.
+"""kombu's Redis transport, made fit for work that must neither be lost nor done twice.
 
-Stock kombu fetches one message at a time, with three round trips for each: an LLM worker with room for hundreds of
-calls cannot be fed fast enough. Here the first message wakes the worker as ever, and one script then takes all that
-there is room for and records it as unacknowledged. Messages and records are kombu's own, so that stock workers and
-these can share a broker.
+Stock kombu pops a message first and records it as unacknowledged afterwards: what a worker had popped when it died is
+gone. It fetches one message at a time, with three round trips for each. And it hands a message out again when a fixed
+time has passed, whether its worker lives or not. Here one atomic step takes as many messages as there is room for,
+records them, and settles what is done meanwhile; nothing is popped while a worker waits, because the server itself
+tells the connection when a list that it found empty has changed (`CLIENT TRACKING`, Redis 6 and later); and what a
+worker holds is renewed for as long as it lives (`lease.py`).
+
+Messages and records are kombu's own, so that stock workers and these can share a broker.
 """
 
 # kombu's type stubs do not know what a subclass of its channel works with.
@@ -13,122 +17,350 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import deque
+from contextlib import suppress
+from functools import cached_property
+from time import monotonic
 from typing import Any, Final, cast
 
-from celery import Celery
-from celery.signals import celeryd_init
-from kombu.transport import TRANSPORT_ALIASES
+import redis
 from kombu.transport import redis as stock
 from kombu.transport.virtual import base as virtual
+from redis.exceptions import NoScriptError, ResponseError
 
-from kagura_tasks.lua import LuaScript
-from kagura_tasks.redis_types import Argument, SyncRedis
+from kagura_tasks.connections import REDIS_AWAY
+from kagura_tasks.worker.deliveries import FETCH, Lease, Message, deaths_of
+from kagura_tasks.worker.holdings import Held, Holdings
+from kagura_tasks.worker.keepers import keeper_for
+from kagura_tasks.worker.lease import LeaseKeeper, is_stopping, tags_with_the_pool
+
+log = logging.getLogger(__name__)
 
 #: Most messages taken in one step: no other client of the server waits longer than about a millisecond for it.
 _MOST_AT_ONCE: Final = 100
 
-#: kombu's word for this transport.
-_ALIAS: Final = "kagura"
+#: An idle worker looks for itself after so many seconds, whatever it was told: the bound on any lost notice, and how
+#: a connection that is dead without a word is found. Where the server tells nothing, it looks more often.
+_LOOK_AGAIN_S: Final = 5.0
+_LOOK_UNTOLD_S: Final = 0.2
 
-_FETCH: Final = LuaScript.load(__package__ or "", "fetch.lua")
+#: Seconds after which what a stock worker holds is handed out again: kombu's own default. It renews nothing.
+_STOCK_VISIBILITY_TIMEOUT_S: Final = 3600
+
+_StockChannel: Any = stock.Channel
+_StockQoS: Any = stock.QoS
+_StockPoller: Any = stock.MultiChannelPoller
 
 
-class QoS(stock.QoS):
-    """kombu's own, but for messages that are recorded as unacknowledged already."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """See kombu."""
-        super().__init__(*args, **kwargs)
-        self.recorded: set[str] = set()
+class QoS(_StockQoS):
+    """kombu's own, but for messages that the fetch has recorded already."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Keep track of a delivered message; one that the script recorded costs no further round trip."""
-        if delivery_tag in self.recorded:
-            self.recorded.discard(delivery_tag)
+        """Keep track of a delivered message."""
+        if delivery_tag in self.channel.holdings:
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Settle the message with the next call to the server. Its result is stored by now."""
+        if self.channel.holdings.settle(delivery_tag):
+            virtual.QoS.ack(self, delivery_tag)
+        elif delivery_tag in (self._delivered or ()):
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False, reason: str = "it was rejected") -> None:
+        """Put the message back into its list, or among the dead letters."""
+        if self.channel.keeper.reject(delivery_tag, requeue=requeue, reason=reason):
+            virtual.QoS.ack(self, delivery_tag)
+        elif delivery_tag in (self._delivered or ()):
+            super().reject(delivery_tag, requeue)
 
     def room(self) -> int:
         """How many further messages may be taken now."""
         if not self.prefetch_count:
             return _MOST_AT_ONCE
-        held = len(self._delivered or ()) - len(self._dirty or ())
+        held = len(self._delivered or ()) - len(self._dirty or ()) + self.channel.backlog
         return max(0, min(self.prefetch_count - held, _MOST_AT_ONCE))
 
+    def restore_unacked(self, client: object = None) -> None:
+        """The channel closes: give back what it held. What the pool runs is kept, unless the worker itself stops."""
+        kept: set[str] = set() if is_stopping() else tags_with_the_pool()
+        delivered = [tag for tag in self._delivered or () if tag not in kept]
+        self._delivered.clear()
+        stock_ones = [tag for tag in delivered if tag not in self.channel.holdings]
+        self.channel.keeper.give_back([*delivered, *self.channel.take_backlog()])
+        with suppress(*REDIS_AWAY):
+            for tag in stock_ones:
+                self.restore_by_tag(tag)
 
-log = logging.getLogger(__name__)
+    @cached_property
+    def visibility_timeout(self) -> float:
+        """For kombu's own sweep, which here is for what stock workers left behind."""
+        return max(_STOCK_VISIBILITY_TIMEOUT_S, self.channel.visibility_timeout)
 
-_StockChannel: Any = stock.Channel
+
+class Poller(_StockPoller):
+    """kombu's own, for a connection that is told instead of waiting in a BRPOP."""
+
+    def on_poll_start(self) -> None:
+        """See kombu. Fetching needs no room here: it asks for no more than there is, and settles what is done."""
+        for channel in self._channels:
+            if channel.active_queues:
+                self._register_BRPOP(channel)
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+
+    def on_readable(self, fileno: int) -> Any:
+        """See kombu."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        return channel._brpop_read() if kind == "BRPOP" else super().on_readable(fileno)
+
+    def _register(self, channel: Channel, client: Any, type: str) -> None:
+        super()._register(channel, client, type)
+        if type == "BRPOP":
+            channel.be_told()
 
 
 class Channel(_StockChannel):
-    """kombu's own, with a fetch behind each message that woke the worker."""
+    """kombu's own, with another way to consume. Its names BRPOP and `_brpop_...` stay: kombu calls them."""
 
     QoS = QoS
+
+    #: Transport options; the visibility timeout is the time for which a lease lasts.
+    visibility_timeout: float = 30.0
+    lease_renewal_s: float | None = None
+    longest_hold_s: float = 3600.0
+    max_deaths: int = 3
+
+    from_transport_options = (
+        *_StockChannel.from_transport_options,
+        "lease_renewal_s",
+        "longest_hold_s",
+        "max_deaths",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """See kombu."""
         self._unrecorded: set[str] = set()
-        self._shared_client: object = None
-        self._shared_pool: object = None
+        self._lists: list[tuple[str, str]] = []
+        self._told = False
+        self._may_be_more = True
+        self._asked_at = float("-inf")
+        self._settling: list[Lease] = []
+        self._send_text = False
+        self._fetched: deque[tuple[str, Message]] = deque()
+        self._suspects: deque[tuple[str, Message]] = deque()
+        self._suspect = ""
         super().__init__(*args, **kwargs)
+
+    # What it holds.
+
+    @cached_property
+    def keeper(self) -> LeaseKeeper:
+        """Who keeps what this process holds of this broker."""
+        return keeper_for(self)
+
+    @property
+    def holdings(self) -> Holdings:
+        """What this process holds of this broker."""
+        return self.keeper.holdings
+
+    @property
+    def backlog(self) -> int:
+        """How many messages were fetched and not delivered yet."""
+        return len(self._fetched) + len(self._suspects)
+
+    def take_backlog(self) -> list[str]:
+        """The tags of what was fetched and will not be delivered any more."""
+        tags = [_tag(message) for _, message in (*self._fetched, *self._suspects)]
+        self._fetched.clear()
+        self._suspects.clear()
+        return tags
+
+    def bury(self, delivery_tag: str, reason: str) -> None:
+        """Put a delivered message among the dead letters."""
+        cast(QoS, self.qos).reject(delivery_tag, requeue=False, reason=reason)
+
+    # What kombu calls.
+
+    @cached_property
+    def client(self) -> Any:
+        """The client whose connection fetches. RESP3: the server speaks unasked on it."""
+        params: dict[str, Any] = {**self._connparams(asynchronous=True), "protocol": 3}
+        return self.Client(connection_pool=redis.ConnectionPool(**params))
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         """See kombu; notes which queues nobody acknowledges."""
         if no_ack:
             self._unrecorded.add(queue)
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        answer = super().basic_consume(queue, no_ack, *args, **kwargs)
+        self._may_be_more = True
+        if queue not in self.active_fanout_queues:
+            self.keeper.start(lambda: not self.closed)
+        return answer
+
+    def close(self) -> None:
+        """See kombu. A reply that is on its way is read, so that what it brings can be given back."""
+        self._closing = True
+        if self._in_poll:
+            with suppress(*REDIS_AWAY, ResponseError):
+                self._brpop_read()
+            self._in_poll = None
+        self._bring_back_settled()
+        pool = self.client.connection_pool if "client" in self.__dict__ else None
+        try:
+            super().close()
+        finally:
+            if pool is not None:
+                pool.disconnect()
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """One client for all short commands: kombu makes one for each, which costs more than the command."""
         if asynchronous:
             return super()._create_client(asynchronous=True)
-        if self._shared_client is None or self._shared_pool is not self.pool:
-            self._shared_client, self._shared_pool = super()._create_client(), self.pool
-        return self._shared_client
+        pool = self.pool
+        shared = self.__dict__.get("_shared_client")
+        if shared is None or shared.connection_pool is not pool:
+            shared = self.__dict__["_shared_client"] = super()._create_client()
+        return shared
 
-    def _brpop_read(self, **options: Any) -> Any:
+    # The fetch.
+
+    def be_told(self) -> None:
+        """Let the server tell this connection, which is new, when a list that it found empty has changed."""
+        connection = self.client.connection
+        connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP", check_health=False)
         try:
-            delivered = super()._brpop_read(**options)
-        except ValueError:
-            # Stock kombu lets this end the worker: whoever can push to the queue could stop the fleet.
-            log.error("an item of a queue is no message: it was dropped")  # noqa: TRY400 (a traceback quotes it)
+            connection.read_response()
+            self._told = True
+        except ResponseError:
+            log.warning(
+                "the broker does not know CLIENT TRACKING: workers look for messages every %g s", _LOOK_UNTOLD_S
+            )
+            self._told = False
+        self._may_be_more = True
+        self._bring_back_settled()
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask the server, where there is a reason to. Called at each turn of the event loop, unless it was asked."""
+        self._deliver_next_suspect()
+        room = cast(QoS, self.qos).room() if self._should_look() else 0
+        if not room and not self.holdings.has_settled:
+            return
+        queues = self._queues_in_turn() if room else []
+        self._lists = [
+            (queue, f"{self.global_keyprefix}{self._q_for_pri(queue, step)}")
+            for step in self.priority_steps
+            for queue in queues
+        ]
+        self._settling = self.holdings.take_settled()
+        keys, args = self.keeper.deliveries.fetch_command(
+            room,
+            [key for _, key in self._lists],
+            [queue not in self._unrecorded for queue, _ in self._lists],
+            self._settling,
+        )
+        command = ("EVAL", FETCH.text) if self._send_text else ("EVALSHA", FETCH.sha)
+        connection = self._in_poll = self.client.connection
+        self._brpop_sent_at = self._asked_at = monotonic()
+        # A test of the connection before would connect anew where it fails, and the poller would not know.
+        connection.send_command(*command, len(keys), *keys, *args, check_health=False)
+
+    def _queues_in_turn(self) -> list[str]:
+        return self._queue_cycle.consume(len(self.active_queues))
+
+    def _should_look(self) -> bool:
+        again_s = _LOOK_AGAIN_S if self._told else _LOOK_UNTOLD_S
+        return self._may_be_more or monotonic() - self._asked_at > again_s
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read whatever the server says: the reply to the last call, or that a list has changed."""
+        connection = self.client.connection
+        try:
+            self._read(connection)
+            # Several may have come at once, and the socket will not tell of those that are read already.
+            while connection.can_read(timeout=0):
+                self._read(connection)
+        except self.connection_errors:
+            # So that the next turn of the event loop connects anew.
+            connection.disconnect()
+            raise
+        self._deliver_fetched()
+        return True
+
+    def _read(self, connection: Any) -> None:
+        try:
+            said = connection.read_response(disable_decoding=True, push_request=True)
+        except NoScriptError:
+            self._send_text = True
+            self._ask_again()
+            return
+        except ResponseError:
+            self._ask_again()
+            raise
+        if isinstance(said, list) and self._in_poll:
+            self._take(cast("list[Any]", said))
+        else:
+            self._may_be_more = True
+
+    def _ask_again(self) -> None:
+        """The call failed: nothing was taken, and nothing settled."""
+        self._in_poll = None
+        self._bring_back_settled()
+
+    def _bring_back_settled(self) -> None:
+        self.holdings.bring_back_settled(self._settling)
+        self._settling = []
+
+    def _take(self, reply: list[Any]) -> None:
+        """Hold what was fetched."""
+        self._in_poll = None
+        self._send_text = False
+        self._settling = []
+        if not self._lists:
+            return
+        room_left, buried = reply[:2]
+        self._may_be_more = not room_left
+        if buried:
+            log.error("%d items of the queues are no messages: they are dead letters now", buried)
+        for number, raw in zip(reply[2::2], reply[3::2], strict=True):
+            queue, list_key = self._lists[number - 1]
+            message = cast(Message, json.loads(raw))
+            if queue not in self._unrecorded:
+                self.holdings.hold(Held(Lease(_tag(message), list_key), message))
+            self._fetched.append((queue, message))
+
+    def _deliver_fetched(self) -> None:
+        """Hand the messages to their consumers."""
+        while self._fetched and not self._closing:
+            queue, message = self._fetched.popleft()
+            if self._must_wait(message):
+                self._suspects.append((queue, message))
+            else:
+                self._hand_over(queue, message)
+
+    def _must_wait(self, message: Message) -> bool:
+        """One more death and it is buried, so it must not die of another one: such messages run one at a time."""
+        if deaths_of(message) < max(1, self.max_deaths - 1):
+            return False
+        if self._suspect in self.holdings and self._suspect != _tag(message):
             return True
-        # With a prefix, kombu's client rewrites the keys of our script, but only some of them.
-        if not self.global_keyprefix:
-            self._deliver_all(self._fetch())
-        return delivered
+        self._suspect = _tag(message)
+        return False
 
-    def _fetch(self) -> list[tuple[str, bytes]]:
-        """Take what there is room for: queue and message, the most urgent first."""
-        room = cast(QoS, self.qos).room()
-        queues = cast("list[str]", self._queue_cycle.consume(len(self.active_queues)))
-        if not room or not queues:
-            return []
-        lists = [(queue, self._q_for_pri(queue, priority)) for priority in self.priority_steps for queue in queues]
-        keys = [self.unacked_key, self.unacked_index_key, *(key for _, key in lists)]
-        args: list[Argument] = [room, time.time(), *("0" if queue in self._unrecorded else "1" for queue, _ in lists)]
-        with self.conn_or_acquire() as client:
-            taken = cast("list[Any]", _FETCH.run(cast(SyncRedis, client), keys, args))
-        return [(lists[number - 1][0], message) for number, message in pairwise_of(taken)]
+    def _deliver_next_suspect(self) -> None:
+        if self._suspects and self._suspect not in self.holdings:
+            self._fetched.append(self._suspects.popleft())
+            self._deliver_fetched()
 
-    def _deliver_all(self, fetched: list[tuple[str, bytes]]) -> None:
-        """Hand the messages to their consumers. Where that fails, the rest goes back to the queue."""
-        waiting = deque(pair for queue, raw in fetched if (pair := _read(queue, raw)) is not None)
-        qos = cast(QoS, self.qos)
-        qos.recorded.update(_tag(message) for queue, message in waiting if queue not in self._unrecorded)
+    def _hand_over(self, queue: str, message: Message) -> None:
         try:
-            while waiting:
-                queue, message = waiting.popleft()
-                self.connection._deliver(message, queue)
-        finally:
-            for queue, message in waiting:
-                if queue not in self._unrecorded:
-                    qos.recorded.discard(_tag(message))
-                    qos.restore_by_tag(_tag(message))
+            self.connection._deliver(message, queue)
+        except (KeyError, TypeError, ValueError) as error:
+            # The text of the error may quote the message.
+            log.error("a message of the queue %s cannot be read (%s): it is a dead letter", queue, type(error).__name__)  # noqa: TRY400
+            self.bury(_tag(message), "it cannot be read")
 
 
 class Transport(stock.Transport):
@@ -136,35 +368,11 @@ class Transport(stock.Transport):
 
     Channel = Channel
 
-
-def fetch_in_batches(app: Celery) -> None:
-    """Let the app's workers use this transport. Whoever only sends, or watches, goes on with kombu's own."""
-
-    def choose_transport(instance: Any = None, conf: Any = None, **_: object) -> None:
-        if getattr(instance, "app", None) is app:
-            conf.broker_transport = _ALIAS
-            # A socket's address names its transport, and kombu believes it before the setting.
-            conf.broker_url = conf.broker_url.replace("redis+socket://", f"{_ALIAS}+socket://")
-
-    TRANSPORT_ALIASES.setdefault(_ALIAS, f"{__name__}:Transport")
-    celeryd_init.connect(choose_transport, weak=False)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """See kombu."""
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
 
 
-def pairwise_of(flat: list[Any]) -> list[tuple[int, bytes]]:
-    """A list of pairs, out of one in which they stand in turn."""
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _read(queue: str, raw: bytes) -> tuple[str, dict[str, Any]] | None:
-    """The message, or None for what is none: the script has recorded only messages."""
-    try:
-        message = json.loads(raw)
-        _tag(message)
-    except (ValueError, KeyError, TypeError):
-        log.error("an item of the queue %s is no message: it was dropped", queue)  # noqa: TRY400 (as above)
-        return None
-    return queue, message
-
-
-def _tag(message: dict[str, Any]) -> str:
+def _tag(message: Message) -> str:
     return message["properties"]["delivery_tag"]

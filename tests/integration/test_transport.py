@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from kagura_tasks import LLMClient, Settings
+from kagura_tasks.dead_letters import DeadLetters
 from tests.support.llm import LlmServer, StubServer
 from tests.support.wait import until
 from tests.support.workers import WorkerOptions
@@ -96,7 +97,7 @@ def test_a_shutdown_gives_back_what_was_not_started(
 def test_garbage_on_a_queue_stops_nobody(
     settings: Settings, start_workers, llm: LlmServer, prompt: str, client_of_redis
 ):
-    """What is no message is dropped with an error in the log; the messages around it are answered."""
+    """What is no message becomes a dead letter, with an error in the log; the messages around it are answered."""
     client = LLMClient(settings)
     garbage = [b"no JSON", b"[1, 2]", b'{"properties": 7}', b"\x80\x04pickle"]
     results = []
@@ -108,4 +109,7 @@ def test_garbage_on_a_queue_stops_nobody(
     assert all(result.get(timeout_s=30).text for result in results)
     client_of_redis.lpush("llm", b"and a last one")
     assert client.complete(f"{prompt} at last").text
-    assert worker.log.count("is no message") == len(garbage) + 2
+    dead = DeadLetters(settings)
+    assert {dead.message(letter_id) for letter_id in dead.ids()} == {*garbage, b"first of all", b"and a last one"}
+    assert {letter.reason for letter in dead.find(dead.ids())} == {"it is no message"}
+    assert "dead letters now" in worker.log

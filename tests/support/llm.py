@@ -127,6 +127,10 @@ class StubServer:
         """Answer so from now on; the fields are those of `provider.Behaviour`. The newest that fits counts."""
         _call("POST", f"{self.url}/script", [behaviour])
 
+    def release(self) -> None:
+        """Answer the requests that `script(held=True)` holds, and hold none from now on."""
+        _call("POST", f"{self.url}/release")
+
     def reset(self) -> None:
         """Forget all scripts and all requests."""
         _call("POST", f"{self.url}/reset")
@@ -157,5 +161,5 @@ def peak_in_flight(requests: list[Seen]) -> int:
 def _call(method: str, url: str, body: object = None) -> Json:
     data = None if body is None else json.dumps(body).encode()
     request = Request(url, data, {"Content-Type": "application/json"}, method=method)
-    with _opener.open(request, timeout=10) as response:
+    with _opener.open(request, timeout=30) as response:
         return cast(Json, json.loads(response.read()))

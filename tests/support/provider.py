@@ -6,6 +6,7 @@ so that benchmarks run the same file. Under the address:
     POST   /v1/chat/completions   the provider
     POST   /script                a list of behaviours (see `Behaviour`), in front of those that are there
     GET    /ledger                {"requests": [...], "count": n, "in_flight": n, "peak": n}; ?brief: no requests
+    POST   /release               answer what is held, and hold nothing more
     POST   /reset                 forget behaviours and ledger
 """
 
@@ -36,6 +37,7 @@ class Behaviour:
         headers: Further headers, such as Retry-After.
         body: Sent in place of a completion, as it is.
         delay_s: Seconds before the first byte.
+        held: No byte before /release.
         chunks: Pieces of a streamed answer.
         chunk_delay_s: Seconds before each piece.
         cut_after: Drop the connection after this many pieces (0: before the first byte); None never.
@@ -50,6 +52,7 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     body: str | None = None
     delay_s: float = 0.0
+    held: bool = False
     chunks: int = 5
     chunk_delay_s: float = 0.0
     cut_after: int | None = None
@@ -72,9 +75,12 @@ class Provider:
     """The behaviours and the ledger."""
 
     def __init__(self) -> None:
+        self.released = asyncio.Event()
         self.reset()
 
     def reset(self) -> None:
+        self.released.set()
+        self.released = asyncio.Event()
         self.behaviours: list[Behaviour] = [Behaviour()]
         self.seen: list[Seen] = []
         self.in_flight = self.peak = 0
@@ -96,7 +102,10 @@ class Provider:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
-            response = await _respond(request, seen.body, self.choose(text))
+            how = self.choose(text)
+            if how.held:
+                await self.released.wait()
+            response = await _respond(request, seen.body, how)
             seen.status = response.status
             return response
         except (asyncio.CancelledError, ConnectionError):
@@ -176,6 +185,10 @@ async def serve() -> None:
     async def ledger(request: web.Request) -> web.Response:
         return web.json_response(provider.ledger(brief="brief" in request.query))
 
+    async def release(_: web.Request) -> web.Response:
+        provider.released.set()
+        return web.json_response({})
+
     async def reset(_: web.Request) -> web.Response:
         provider.reset()
         return web.json_response({})
@@ -184,6 +197,7 @@ async def serve() -> None:
     app.router.add_post("/v1/chat/completions", provider.answer)
     app.router.add_post("/script", script)
     app.router.add_get("/ledger", ledger)
+    app.router.add_post("/release", release)
     app.router.add_post("/reset", reset)
     # With handler_cancellation a client that closes its connection shows in the ledger, and at once.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import redis
 
+from kagura_tasks.client import LLMClient
 from kagura_tasks.connections import close_async_clients, sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.settings import RedisUrl, Settings, load_settings
@@ -70,6 +71,18 @@ def redis_url(request: pytest.FixtureRequest, redis_server: EmbeddedRedis) -> Re
 def settings(redis_url: RedisUrl) -> Settings:
     """Settings on that database, with a tenant of this test's own, so that no test sees another's answers."""
     return Settings(redis_url=redis_url, tenant=f"test-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def client(settings: Settings) -> LLMClient:
+    """A client with these settings."""
+    return LLMClient(settings)
+
+
+@pytest.fixture
+def prompt() -> str:
+    """A prompt that no other test asks."""
+    return f"Say something about {uuid4().hex}."
 
 
 @pytest.fixture

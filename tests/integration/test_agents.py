@@ -9,7 +9,7 @@ import pytest
 from celery import chord, group
 from pydantic import BaseModel, field_validator
 
-from kagura_tasks import LLMClient, LLMConfig, Settings, agent
+from kagura_tasks import LLMClient, LLMConfig, agent
 from kagura_tasks.errors import ConfigurationError, OutputInvalid, PromptError, PromptTooLarge
 from kagura_tasks.schemas import Completion
 from tests.support.llm import LlmServer
@@ -26,11 +26,6 @@ class City(BaseModel):
         if value < 0:
             raise ValueError("a city has no negative number of people")
         return value
-
-
-@pytest.fixture
-def client(settings: Settings) -> LLMClient:
-    return LLMClient(settings)
 
 
 async def test_the_docstring_is_the_prompt(client: LLMClient, worker: Worker, llm: LlmServer):

@@ -19,20 +19,9 @@ from kagura_tasks.errors import (
     SecretInRequest,
     TaskCancelled,
 )
-from tests.support.llm import LlmServer
+from tests.support.llm import LlmServer, StubServer
 from tests.support.loops import run
-from tests.support.workers import Worker
-
-
-@pytest.fixture
-def client(settings: Settings) -> LLMClient:
-    return LLMClient(settings)
-
-
-@pytest.fixture
-def prompt() -> str:
-    """A prompt that no other test asks."""
-    return f"Say something about {uuid4().hex}."
+from tests.support.workers import Fleet, Worker
 
 
 def test_a_prompt_is_answered_by_a_worker(client: LLMClient, worker: Worker, llm: LlmServer, prompt: str):
@@ -134,14 +123,15 @@ def test_tenants_share_nothing(client: LLMClient, worker: Worker, llm: LlmServer
     assert llm.count(prompt) == 2
 
 
-def test_waiting_ends_in_time_and_the_task_goes_on(client: LLMClient, worker: Worker, llm: LlmServer, prompt: str):
+def test_waiting_ends_in_time_and_the_task_goes_on(client: LLMClient, fleet: Fleet, stub: StubServer, prompt: str):
     """`get(timeout_s=)` gives up waiting, not the call: a later `get` has the answer."""
-    llm.delay(1.0)
+    stub.script(held=True)
     result = client.submit(prompt)
     with pytest.raises(ResultTimeout, match=result.id):
         result.get(timeout_s=0.2)
     assert result.status() == "PENDING"
-    assert result.get(timeout_s=10).text
+    stub.release()
+    assert result.get(timeout_s=30).text
     assert result.status() == "SUCCESS"
 
 
@@ -151,7 +141,7 @@ def test_a_queued_task_that_is_cancelled_is_never_started(settings: Settings, st
     cancelled, other = client.submit(prompt), client.submit(f"{prompt} And more.")
     cancelled.cancel()
     with pytest.raises(TaskCancelled):
-        cancelled.get(timeout_s=5)
+        cancelled.get(timeout_s=30)
     start_workers()
     assert other.get(timeout_s=30).text
     assert llm.count(prompt) == 1
@@ -206,8 +196,8 @@ def test_no_prompt_is_seen_in_logs_and_events(
             client.complete(f"{canary} again")
         seen = ""
         while "task-failed" not in seen:
-            frame = events.get_message(timeout=10)
-            assert frame is not None, f"no event within 10 s; so far: {seen}"
+            frame = events.get_message(timeout=30)
+            assert frame is not None, f"no event within 30 s; so far: {seen}"
             seen += _body_of_event(frame["data"])
     assert all(kind in seen for kind in ("task-sent", "task-received", "task-retried", "task-succeeded"))
     assert canary not in seen

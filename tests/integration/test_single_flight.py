@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
 
 import pytest
 import redis
@@ -12,21 +11,26 @@ from kagura_tasks import LLMClient, Settings
 from kagura_tasks.errors import RequestRefused
 from tests.support.llm import StubServer
 from tests.support.loops import run
+from tests.support.wait import until
 from tests.support.workers import Fleet
 
 
-@pytest.fixture
-def prompt() -> str:
-    return f"Say something about {uuid4().hex}."
+def followers(client: redis.Redis, settings: Settings) -> int:
+    """How many share the one flight of this tenant."""
+    flights = client.keys(f"kagura:flight:{settings.tenant}:*")
+    return sum(int(client.hget(flight, "followers") or 0) for flight in flights)
 
 
 def test_equal_calls_over_four_processes_are_one_provider_request(
-    settings: Settings, fleet: Fleet, stub: StubServer, prompt: str
+    settings: Settings, fleet: Fleet, stub: StubServer, prompt: str, client_of_redis: redis.Redis
 ):
     """50 equal calls at once over 4 worker processes: 1 provider request, 50 equal answers, 49 of them for nothing."""
-    stub.script(text="One answer.", delay_s=1.0)
+    stub.script(text="One answer.", held=True)
     client = LLMClient(settings)
-    answers = [result.get(timeout_s=30) for result in [client.submit(prompt) for _ in range(50)]]
+    results = [client.submit(prompt) for _ in range(50)]
+    until(lambda: followers(client_of_redis, settings) == 49, what="49 followers")
+    stub.release()
+    answers = [result.get(timeout_s=30) for result in results]
     assert {answer.text for answer in answers} == {"One answer."}
     assert stub.count() == 1
     assert sum(not answer.cached for answer in answers) == 1
@@ -35,12 +39,14 @@ def test_equal_calls_over_four_processes_are_one_provider_request(
 
 
 def test_a_leaders_error_reaches_each_follower_and_is_not_cached(
-    settings: Settings, fleet: Fleet, stub: StubServer, prompt: str
+    settings: Settings, fleet: Fleet, stub: StubServer, prompt: str, client_of_redis: redis.Redis
 ):
     """Whoever shares the call shares its error; whoever asks later makes a call of his own."""
-    stub.script(status=400, body='{"error": {"message": "no", "code": "bad_thing"}}', delay_s=1.0, times=1)
+    stub.script(status=400, body='{"error": {"message": "no", "code": "bad_thing"}}', held=True, times=1)
     client = LLMClient(settings)
     results = [client.submit(prompt) for _ in range(10)]
+    until(lambda: followers(client_of_redis, settings) == 9, what="nine followers")
+    stub.release()
 
     def error_of(result) -> str:
         with pytest.raises(RequestRefused) as caught:
@@ -54,11 +60,16 @@ def test_a_leaders_error_reaches_each_follower_and_is_not_cached(
     assert stub.count() == 2
 
 
-def test_followers_share_an_incomplete_answer_too(settings: Settings, fleet: Fleet, stub: StubServer, prompt: str):
+def test_followers_share_an_incomplete_answer_too(
+    settings: Settings, fleet: Fleet, stub: StubServer, prompt: str, client_of_redis: redis.Redis
+):
     """An answer that is not worth remembering still reaches those who are waiting for it."""
-    stub.script(text="Half an", finish_reason="length", delay_s=1.0)
+    stub.script(text="Half an", finish_reason="length", held=True)
     client = LLMClient(settings)
-    answers = [result.get(timeout_s=30) for result in [client.submit(prompt) for _ in range(5)]]
+    results = [client.submit(prompt) for _ in range(5)]
+    until(lambda: followers(client_of_redis, settings) == 4, what="four followers")
+    stub.release()
+    answers = [result.get(timeout_s=30) for result in results]
     assert {(answer.text, answer.finish_reason) for answer in answers} == {("Half an", "length")}
     assert stub.count() == 1
     client.complete(prompt)

@@ -83,7 +83,7 @@ def _let_redis_pass(url: RedisUrl, seconds: float) -> None:
         return whole + micro / 1e6
 
     end = now() + seconds
-    until(lambda: now() > end, seconds + 5)
+    until(lambda: now() > end, seconds + 30)
 
 
 def entry(key: str, response: object = "answer", **fields: Any) -> CacheEntry:

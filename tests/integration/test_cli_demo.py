@@ -20,7 +20,7 @@ def test_the_demo_from_beginning_to_end(tmp_path: Path):
     options = ["--scripted", "--workers", "1", "--keep"]
     with started(tmp_path, "demo", *options, environment={"COLUMNS": "250"}) as running:
         running.printed("4. What it took")
-        until(lambda: "Ctrl-C stops it" in running.stderr, 10, "the line that says how it ends")
+        until(lambda: "Ctrl-C stops it" in running.stderr, 60, "the line that says how it ends")
         family = running.family()
         assert len(family) == 4, "the server, the model, the worker and Flower"
         assert running.stop(signal.SIGINT) == 0

@@ -112,7 +112,7 @@ def test_nobody_answers(redis_url: str):
 def test_ctrl_c_is_quiet_and_takes_the_task_along(redis_url: str, client_of_redis: redis.Redis, tmp_path: Path):
     """Exit code 130, no word; the task that nobody waits for is not started any more."""
     with started(tmp_path, "run", "hi", redis_url=redis_url) as running:
-        queued = until(lambda: queued_ids(client_of_redis), 30, "a queued task")
+        queued = until(lambda: queued_ids(client_of_redis), 60, "a queued task")
         assert running.stop() == 130
         assert (running.stdout, running.stderr) == ("", "")
     assert status(redis_url, queued[0]) == "REVOKED"

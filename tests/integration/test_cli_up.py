@@ -38,12 +38,12 @@ def test_up_and_ctrl_c(llm: LlmServer, keys: dict[str, str], tmp_path: Path):
         told = json.loads(running.printed("\n}\n"))
         assert document(kagura("run", "Hi", "--json", redis_url=told["redis_url"]))["text"] == "Hello."
         assert told["flower_url"].startswith("http://127.0.0.1:")
-        page = build_opener(ProxyHandler({})).open(told["flower_url"] + "/workers", timeout=20).read().decode()
+        page = build_opener(ProxyHandler({})).open(told["flower_url"] + "/workers", timeout=60).read().decode()
         assert all(worker["name"] in page for worker in told["workers"])
 
         psutil.Process(told["workers"][0]["pid"]).send_signal(signal.SIGKILL)
-        until(lambda: "was ended by SIGKILL: starting it again in 1 s" in running.stderr, 10, "the line that says so")
-        until(lambda: len(running.family()) >= 4, 10, "another worker")
+        until(lambda: "was ended by SIGKILL: starting it again in 1 s" in running.stderr, 60, "the line that says so")
+        until(lambda: len(running.family()) >= 4, 60, "another worker")
 
         family, folders = running.family(), temporary_folders(running)
         assert running.stop(signal.SIGINT) == 0
@@ -73,7 +73,7 @@ def test_nothing_outlives_kill_9(keys: dict[str, str], tmp_path: Path):
 def test_an_end_while_it_starts(number: signal.Signals, tmp_path: Path):
     """Whatever has been started by then is stopped: exit code 130."""
     with started(tmp_path, "up", "--no-flower") as running:
-        family = until(lambda: len(running.family()) == 3 and running.family(), 30, "a server and two workers")
+        family = until(lambda: len(running.family()) == 3 and running.family(), 60, "a server and two workers")
         assert running.stop(number) == 130
         assert "Traceback" not in running.stderr
     all_gone(list(family))
@@ -83,7 +83,7 @@ def test_on_a_redis_of_the_users_it_starts_none(redis_url: RedisUrl, tmp_path: P
     """Only a worker runs, under a name that is nobody else's on that Redis."""
     with started(tmp_path, "up", "--workers", "1", "--no-flower", redis_url=redis_url) as running:
         name = f"--hostname=worker-1-{running.process.pid}@{socket.gethostname()}"
-        until(lambda: [name in child.cmdline() for child in running.family()] == [True], 30, "the worker alone")
+        until(lambda: [name in child.cmdline() for child in running.family()] == [True], 60, "the worker alone")
         assert running.stop() == 130
 
 
@@ -92,7 +92,7 @@ def test_a_worker_that_cannot_start_is_explained(tmp_path: Path):
     (tmp_path / "workers").mkdir()
     (tmp_path / "workers" / "__init__.py").write_text("raise RuntimeError('these are not the workers')\n")
     with started(tmp_path, "up", "--workers", "1", "--no-flower", cwd=tmp_path) as running:
-        assert running.process.wait(60) == 1
+        assert running.process.wait(90) == 1
     lines = running.stderr.splitlines()
     assert any("these are not the workers" in line for line in lines if line.startswith("  | "))
     assert lines[-1].startswith("error: worker-1@")

@@ -17,7 +17,7 @@ from kagura_tasks.settings import RedisUrl
 from kagura_tasks.subscriptions import Subscriptions, subscriptions
 from tests.support.wait import auntil
 
-WAIT_S = 5.0
+WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")

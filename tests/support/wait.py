@@ -10,7 +10,7 @@ T = TypeVar("T")
 _POLL_S = 0.01
 
 
-def until(condition: Callable[[], T], timeout_s: float = 10.0, what: str = "the condition") -> T:
+def until(condition: Callable[[], T], timeout_s: float = 30.0, what: str = "the condition") -> T:
     """The first true answer of `condition`. Fails the test when there was none in time."""
     deadline = time.monotonic() + timeout_s
     while not (answer := condition()):
@@ -19,7 +19,7 @@ def until(condition: Callable[[], T], timeout_s: float = 10.0, what: str = "the 
     return answer
 
 
-async def auntil(condition: Callable[[], Awaitable[T]], timeout_s: float = 10.0, what: str = "the condition") -> T:
+async def auntil(condition: Callable[[], Awaitable[T]], timeout_s: float = 30.0, what: str = "the condition") -> T:
     """The same for a coroutine function, without blocking the event loop."""
     deadline = time.monotonic() + timeout_s
     while not (answer := await condition()):

@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 #: LiteLLM is imported before a worker is ready: seconds of CPU, and several workers start at once on a small machine.
 _READY_TIMEOUT_S: Final = 90.0
-_STOP_TIMEOUT_S: Final = 20.0
+_STOP_TIMEOUT_S: Final = 60.0
 
 #: Variables of whoever runs the tests that must not reach a worker: settings, real keys, proxies.
 NOT_INHERITED: Final = (

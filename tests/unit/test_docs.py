@@ -279,7 +279,7 @@ def test_the_round_trips_are_those_of_the_page(
     """What the page lists is what Redis is sent for one call, by whatever names the call's task, message or key."""
     client = LLMClient(settings)
     client.complete("Warm up: now the scripts are known, and the connections open.")
-    llm.delay(0.5)  # so that the caller is waiting when the answer comes
+    llm.delay(1.0)  # so that the caller is waiting when the answer comes
     prompt = "How many round trips?"
     key = client.cache.key_for(prompt, settings.default_model, tenant=settings.tenant)
     with client_of_redis.monitor() as monitor:

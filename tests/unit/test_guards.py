@@ -15,7 +15,7 @@ def run_guard(name: str, folder: Path) -> tuple[int, list[str]]:
     """A guard's exit code, and the lines it printed."""
     # -I: a planted sitecustomize.py must be found, not run; nothing of the caller's environment plays a part.
     command = [sys.executable, "-I", str(PROJECT / "tools" / f"{name}.py"), str(folder)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
     assert done.stderr == ""
     return done.returncode, done.stdout.splitlines()
 

@@ -57,7 +57,7 @@ async def test_an_entry_expires(cache: LLMCache):
     async def is_gone() -> bool:
         return await cache.get("key") is None
 
-    await auntil(is_gone, 3)
+    await auntil(is_gone)
 
 
 async def test_the_least_recently_used_entry_is_evicted():

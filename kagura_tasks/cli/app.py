@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from kagura_tasks.cli.cache import cache
+from kagura_tasks.cli.dead import dead
 from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
 from kagura_tasks.cli.run import run
@@ -27,5 +28,6 @@ app.command()(up)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(run)
 app.add_typer(cache, name="cache")
+app.add_typer(dead, name="dead")
 app.command()(doctor)
 app.command()(version)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from kagura_tasks.cli.options import AsJson
+from kagura_tasks.cli.confirm import confirm
+from kagura_tasks.cli.options import AsJson, Yes
 from kagura_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def invalidate(
     tag: Annotated[str | None, typer.Option(help="With this tag.")] = None,
     tenant: Tenant = None,
     everything: Annotated[bool, typer.Option("--all", help="All entries of all tenants.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Drop remembered answers: those that fit everything given, or all of them with --all."""
@@ -54,7 +54,8 @@ def invalidate(
     if bool(chosen) == everything:
         raise InvalidRequest("say which entries: --pattern, --model, --tag, --tenant, or --all alone for all of them")
     if not yes:
-        _ask(", ".join(f"{name} {value}" for name, value in chosen.items()))
+        which = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        confirm(f"Drop the entries of {which}?" if which else "Drop ALL remembered answers?")
 
     from kagura_tasks.cli.screen import Screen
 
@@ -62,13 +63,6 @@ def invalidate(
     screen = Screen(as_json)
     screen.document({"dropped": went})
     screen.say(f"{went} {'entry' if went == 1 else 'entries'} dropped")
-
-
-def _ask(which: str) -> None:
-    """Return if the user agrees; end the command otherwise."""
-    if not sys.stdin.isatty():
-        raise InvalidRequest("nobody is here to be asked: give --yes")
-    typer.confirm(f"Drop the entries of {which}?" if which else "Drop ALL remembered answers?", abort=True, err=True)
 
 
 def _with_cache(ask: Callable[[LLMCache], Awaitable[T]]) -> T:

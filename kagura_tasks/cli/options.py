@@ -22,3 +22,4 @@ FlowerPort = Annotated[
     typer.Option(min=1, max=65535, show_default="5555, or a free one", help="Flower's port on 127.0.0.1."),
 ]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -46,7 +46,7 @@ def _leaves(words: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def _section(words: str, command: Any) -> str:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
-    usage = " ".join([words, *(param.name.upper() for param in arguments), "[OPTIONS]"])
+    usage = " ".join([words, *(_metavar(param) for param in arguments), "[OPTIONS]"])
     rows = [_row(param) for param in command.params]
     table = "\n".join(["| | | default |", "|---|---|---|", *rows])
     return f"## {words}\n\n```\n{usage}\n```\n\n{command.help}\n\n{table}\n"
@@ -54,9 +54,14 @@ def _section(words: str, command: Any) -> str:
 
 def _row(param: Any) -> str:
     is_argument = param.param_type_name == "argument"
-    names = f"`{param.name.upper()}`" if is_argument else ", ".join(f"`{name}`" for name in param.opts)
+    names = f"`{_metavar(param)}`" if is_argument else ", ".join(f"`{name}`" for name in param.opts)
     text = str(param.help).replace("|", "\\|")
     return f"| {names} | {text} | {_default(param)} |"
+
+
+def _metavar(argument: Any) -> str:
+    name = argument.metavar or argument.name.upper()
+    return name if argument.nargs == 1 else f"[{name}]..."
 
 
 def _default(param: Any) -> str:

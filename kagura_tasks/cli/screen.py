@@ -6,9 +6,15 @@ import json
 import unicodedata
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
+
+#: Characters in a line that holds a row of most tables; and more than any table has.
+_WIDE: Final = 150
+_NO_LIMIT: Final = 10_000
 
 
 class Screen:
@@ -25,6 +31,11 @@ class Screen:
         """Characters in a line that is comfortable to read."""
         return min(self._out.width, 100)
 
+    @property
+    def is_narrow(self) -> bool:
+        """A terminal in which a wide table has to be broken."""
+        return self._out.is_terminal and self._out.width < _WIDE
+
     def say(self, what: RenderableType = "", style: str | None = None) -> None:
         """A result for people; nothing where a machine reads. A text is never wrapped: it may be there to be copied."""
         if not self.as_json:
@@ -35,6 +46,13 @@ class Screen:
         if not self.as_json:
             self._out.print(text, no_wrap=True, overflow="ellipsis")
 
+    def table(self, table: Table) -> None:
+        """A table for people; in a log or a pipe it is as wide as it needs, so that a line holds a row."""
+        if not self._out.is_terminal:
+            anything = self._out.options.update(width=_NO_LIMIT)
+            self._out.width = max(self._out.width, self._out.measure(table, options=anything).maximum)
+        self.say(table)
+
     def title(self, text: str) -> None:
         """What comes next, for people."""
         self.say()
@@ -43,7 +61,9 @@ class Screen:
     def document(self, fields: dict[str, object]) -> None:
         """The result for machines; nothing where a person reads."""
         if self.as_json:
-            print(json.dumps(fields, ensure_ascii=False, indent=2), flush=True)
+            text = json.dumps(fields, ensure_ascii=False, indent=2)
+            # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, is written as its escape.
+            print(text if _is_utf8(text) else json.dumps(fields, indent=2), flush=True)
 
     def note(self, text: str) -> None:
         """A line on standard error."""
@@ -81,6 +101,14 @@ class Screen:
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal: a model's answer may hold anything."""
-    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else "\N{REPLACEMENT CHARACTER}"
-                   for sign in text)  # fmt: skip
+    """The text without what would steer a terminal, or has no bytes: a model's answer may hold anything."""
+    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) not in ("Cc", "Cs")
+                   else "\N{REPLACEMENT CHARACTER}" for sign in text)  # fmt: skip
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from kagura_tasks.embedded_redis import EmbeddedRedis
+from kagura_tasks.settings import Settings
 from tests.integration.test_cli import Done, document, free_port, kagura, program, started
+from tests.support.dead_letters import bury, kombu_message
 from tests.support.llm import LlmServer
 from tests.support.wait import until
-from tests.support.workers import Worker
+from tests.support.workers import ROOT, Worker
 
 Checks = dict[str, list[dict[str, Any]]]
 
@@ -33,10 +39,11 @@ def verdict(done: Done) -> tuple[int, Checks]:
 
 
 def test_all_is_well_with_a_worker(worker: Worker, redis_url: str):
-    """Redis, its version and policy, and who serves which queue."""
+    """Redis and its version, and who serves which queue. The tests' Redis keeps nothing, which is said."""
     code, checks = examine(redis_url)
     assert code == 0
-    assert all(check["level"] == "ok" for check in checks["redis"])
+    assert [check["level"] for check in checks["redis"]] == ["ok", "warning"]
+    assert checks["redis"][1]["mend"] == "set `appendonly yes`"
     assert f"{worker.hostname} serves llm, llm.batch" in [check["message"] for check in checks["workers"]]
     assert "model" not in checks
 
@@ -80,15 +87,66 @@ def test_each_server_is_looked_at(redis_url: str):
     assert any("(broker, results) answers" in check["message"] for check in checks["redis"])
 
 
-def test_a_broker_that_evicts_is_a_warning():
-    """The setting is named, and what is at stake."""
+def test_an_unfit_broker_is_a_warning():
+    """Eviction, little memory, nothing on the disk: each names its setting, and work goes on."""
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
+        assert "appendonly" in the_warnings(server.url)
         client.config_set("maxmemory-policy", "allkeys-lru")
+        assert "maxmemory-policy" not in the_warnings(server.url)  # nothing is evicted where there is no limit
+        client.config_set("maxmemory", client.info("memory")["used_memory"] * 105 // 100)
+        found = the_warnings(server.url)
+        assert "queued tasks and results may be thrown away" in found
+        assert "`maxmemory-policy noeviction`" in found
+        assert "raise `maxmemory`" in found
+
+
+def the_warnings(redis_url: str) -> str:
+    _, checks = examine(redis_url)
+    return "\n".join(f"{one['message']}: {one['mend']}" for one in checks["redis"] if one["level"] == "warning")
+
+
+def test_what_keeps_its_data_is_well():
+    """An append-only server without a limit has no warning."""
+    with EmbeddedRedis(appendonly=True) as server:
         _, checks = examine(server.url)
-    warnings = [check for check in checks["redis"] if check["level"] == "warning"]
-    assert len(warnings) == 1
-    assert "queued tasks" in warnings[0]["message"]
-    assert "maxmemory-policy noeviction" in warnings[0]["mend"]
+    assert {check["level"] for check in checks["redis"]} == {"ok"}
+
+
+def test_deliveries_that_went_wrong_are_told(settings: Settings, client_of_redis: redis.Redis):
+    """Counters of the fleet; a dead letter is a warning with the command that shows it."""
+    _, checks = examine(settings.redis_url)
+    assert [check["message"] for check in checks["delivery"]] == ["every delivery went the usual way"]
+    bury(client_of_redis, kombu_message())
+    _, checks = examine(settings.redis_url)
+    assert [(check["level"], check["message"], check["mend"]) for check in checks["delivery"]] == [
+        ("ok", "buried 1", ""),
+        ("warning", "1 message that no worker will try again", "kagura-tasks dead list"),
+    ]
+
+
+RENEWALS = {"KAGURA_TASKS_VISIBILITY_TIMEOUT_S": "10", "KAGURA_TASKS_LEASE_RENEWAL_S": "4"}
+
+
+def test_a_visibility_timeout_of_less_than_three_renewals_is_an_error(redis_url: str):
+    """Both settings are named, and nothing that depends on settings is looked at."""
+    code, checks = examine(redis_url, environment=RENEWALS)
+    assert code == 1
+    assert [check["level"] for check in checks["settings"]] == ["error"]
+    assert "KAGURA_TASKS_LEASE_RENEWAL_S" in checks["settings"][0]["message"]
+    assert "KAGURA_TASKS_VISIBILITY_TIMEOUT_S" in checks["settings"][0]["message"]
+    assert "redis" not in checks
+
+
+@pytest.mark.parametrize("command", [["kagura-tasks", "worker"], ["celery", "-A", "workers.main", "worker"]])
+def test_no_worker_starts_with_less_than_three_renewals(redis_url: str, command: list[str]):
+    """It ends at once, and says why in its last line."""
+    programs = Path(sys.executable).parent
+    environment = {"PATH": os.environ["PATH"], "KAGURA_TASKS_REDIS_URL": redis_url, **RENEWALS}
+    start = [programs / command[0], *command[1:]]
+    done = subprocess.run(start, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    told = (done.stdout + done.stderr).strip().splitlines()[-1]
+    assert "KAGURA_TASKS_LEASE_RENEWAL_S must be at most a third of KAGURA_TASKS_VISIBILITY_TIMEOUT_S" in told
 
 
 def test_a_slip_of_the_pen_is_found(redis_url: str):

@@ -8,12 +8,13 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from kagura_tasks.cli.app import app
-from kagura_tasks.cli.checks import model, redis_server
+from kagura_tasks.cli.checks import deliveries, model, redis_server
 from kagura_tasks.cli.checks.environment import provider_keys
 from kagura_tasks.cli.demo import report, scripted_model
 from kagura_tasks.cli.demo.model import hosted_model
@@ -28,7 +29,10 @@ from kagura_tasks.settings import RedisUrl
 from workers.profiles import PROFILES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["demo", "up", "worker", "run", "cache", "cache stats", "cache invalidate", "doctor", "version"]
+COMMANDS = [
+    *("demo", "up", "worker", "run", "cache", "cache stats", "cache invalidate"),
+    *("dead", "dead list", "dead show", "dead retry", "dead drop", "doctor", "version"),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -66,6 +70,8 @@ def test_the_reference_is_up_to_date():
         ["worker", "--profile", "huge"],
         ["up", "--workers", "0"],
         ["demo", "--model", "openai/gpt-4o-mini", "--scripted"],
+        ["dead", "list", "--limit", "0"],
+        ["dead", "show"],
         ["nonsense"],
     ],
 )
@@ -84,6 +90,13 @@ def test_profiles_are_those_of_the_workers():
 def test_a_text_cannot_steer_the_terminal():
     """Escape sequences in an answer are made visible; line breaks, tabs and letters stay."""
     assert printable("a\n\tß\x1b[2Jb\r\x07") == "a\n\tß\ufffd[2Jb\ufffd\ufffd"
+
+
+def test_half_a_character_can_be_printed(capsys: pytest.CaptureFixture[str]):
+    """JSON can hold half of a surrogate pair, which has no bytes: a machine gets it as it is, a person a mark."""
+    assert printable("a\ud800") == "a\ufffd"
+    Screen(as_json=True).document({"text": "ß\ud800"})
+    assert json.loads(capsys.readouterr().out) == {"text": "ß\ud800"}
 
 
 def test_colours_are_for_terminals_that_want_them():
@@ -138,23 +151,34 @@ def test_keys_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("info", "levels"),
     [
-        ({"redis_version": "7.0.15", "maxmemory_policy": "noeviction"}, ["ok", "ok", "ok"]),
-        ({"redis_version": "6.2.14", "maxmemory_policy": "noeviction"}, ["error", "ok", "ok"]),
-        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, ["ok", "ok", "ok"]),
-        ({"redis_version": "10.0.0", "maxmemory_policy": "allkeys-lru"}, ["ok", "warning", "ok"]),
+        ({"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1}, ["ok", "ok"]),
+        ({"redis_version": "6.2.14", "maxmemory_policy": "noeviction"}, ["error", "ok"]),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, ["ok", "ok"]),
+        ({"redis_version": "7.2.4", "aof_enabled": 0}, ["ok", "warning"]),
+        (
+            {"redis_version": "10.0.0", "maxmemory_policy": "allkeys-lru", "aof_enabled": 0},
+            ["ok", "warning", "warning"],
+        ),
     ],
 )
-def test_a_server_is_judged_by_what_it_says(info: dict[str, str], levels: list[str]):
-    """Version 7.0 or later; and nothing that waits in a queue may be evicted."""
+def test_a_server_is_judged_by_what_it_says(info: dict[str, Any], levels: list[str]):
+    """Version 7.0 or later; what makes a broker unfit is a warning, as at a worker's start."""
     found = list(redis_server.judge(RedisUrl("redis://localhost"), info, ["broker"]))
     assert [check.level for check in found] == levels
 
 
 def test_a_cache_may_evict():
     """Eviction is for remembered answers alone: without queues and results it is no fault."""
-    info = {"redis_version": "7.2.0", "maxmemory_policy": "allkeys-lru"}
+    info = {"redis_version": "7.2.0", "maxmemory_policy": "allkeys-lru", "aof_enabled": 0}
     levels = [check.level for check in redis_server.judge(RedisUrl("redis://localhost"), info, ["cache"])]
-    assert levels == ["ok", "ok", "ok"]
+    assert levels == ["ok", "ok"]
+
+
+def test_the_fleets_counters_are_told_in_words():
+    """What happened at all, with its number."""
+    told = deliveries.judge({"redelivered": 1200, "buried": 0, "handed_back": 3})
+    assert (told.level, told.message) == ("ok", "handed back 3, redelivered 1,200")
+    assert deliveries.judge({}).message == "every delivery went the usual way"
 
 
 @pytest.mark.parametrize(

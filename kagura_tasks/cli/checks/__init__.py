@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kagura_tasks.cli.checks import environment, model, redis_server, workers
+from kagura_tasks.cli.checks import deliveries, environment, model, redis_server, workers
 from kagura_tasks.cli.checks.check import Check
 from kagura_tasks.cli.screen import Screen
 from kagura_tasks.errors import ConfigurationError
@@ -27,6 +27,7 @@ def all_checks(screen: Screen, *, with_model: bool) -> Iterator[Check]:
         yield from servers
         if any(check.level == "error" for check in servers):
             return
+        yield from deliveries.check(settings)
         with screen.waiting("Asking for workers", in_a_log=False):
             found = list(workers.check(settings))
         yield from found

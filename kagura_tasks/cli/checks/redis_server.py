@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from kagura_tasks.broker_health import problems_of
 from kagura_tasks.cli.checks.check import Check
 from kagura_tasks.cli.preflight import ServerInfo, ask_servers
 from kagura_tasks.errors import KaguraTasksError
@@ -41,24 +42,12 @@ def judge(url: RedisUrl, info: ServerInfo, duties: list[str]) -> Iterator[Check]
         yield Check("redis", "error", f"{where} has version {version}", f"our scripts need {oldest} or later")
     else:
         yield Check("redis", "ok", f"{where} answers: {name} {version}")
-    yield _eviction(str(info.get("maxmemory_policy", "noeviction")), duties)
-    yield _persistence(info, duties)
-
-
-def _eviction(policy: str, duties: list[str]) -> Check:
-    precious = [duty for duty in duties if duty != "cache"]
-    if policy == "noeviction" or not precious:
-        return Check("redis", "ok", f"maxmemory-policy is {policy}")
-    what = " and ".join({"broker": "queued tasks", "results": "results"}[duty] for duty in precious)
-    cure = "set `maxmemory-policy noeviction`, and give the cache a Redis of its own (KAGURA_TASKS_CACHE_URL)"
-    return Check("redis", "warning", f"maxmemory-policy is {policy}: {what} may be thrown away", cure)
-
-
-def _persistence(info: ServerInfo, duties: list[str]) -> Check:
-    if info.get("aof_enabled"):
-        return Check("redis", "ok", "persistent: each change is written to the disk (appendonly)")
-    what = "queued tasks" if "broker" in duties else "its data"
-    return Check("redis", "ok", f"not appendonly: a crash of the server loses {what} since its last snapshot, if any")
+    problems = list(problems_of(info, duties))
+    for problem in problems:
+        yield Check("redis", "warning", f"{where}: {problem.message}", problem.mend)
+    if not problems:
+        policy, appends = info.get("maxmemory_policy", "not told"), "yes" if info.get("aof_enabled") else "no"
+        yield Check("redis", "ok", f"{where}: maxmemory-policy is {policy}, appendonly is {appends}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from uuid import uuid4
 
 import pytest
 import redis
@@ -13,11 +12,6 @@ from kagura_tasks.dead_letters import DeadLetters
 from tests.support.llm import LlmServer, StubServer
 from tests.support.wait import until
 from tests.support.workers import WorkerOptions
-
-
-@pytest.fixture
-def prompt() -> str:
-    return f"Say something about {uuid4().hex}."
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
@@ -49,15 +43,16 @@ def test_a_worker_takes_no_more_than_it_has_room_for(
     settings: Settings, start_workers, stub: StubServer, prompt: str, client_of_redis: redis.Redis
 ):
     """What a busy worker cannot start stays in the queue, for others."""
-    stub.script(delay_s=2.0)
+    stub.script(held=True)
     start_workers(1, WorkerOptions(concurrency=4), api_base=stub.base_url)
     client = LLMClient(settings)
     results = [client.submit(f"{prompt} {n}", use_cache=False) for n in range(20)]
     until(lambda: stub.count() == 4, what="four running calls")
     assert client_of_redis.zcard("unacked_index") <= 4 + 1
-    assert stub.peak() == 4
+    stub.release()
     for result in results:
         result.get(timeout_s=30)
+    assert stub.peak() == 4
 
 
 def test_what_was_fetched_is_recorded_and_then_acknowledged(
@@ -65,7 +60,7 @@ def test_what_was_fetched_is_recorded_and_then_acknowledged(
 ):
     """While it runs, a message can be handed out again, in kombu's own form; after the answer nothing is left of it."""
     client = LLMClient(settings)
-    stub.script(delay_s=1.5)
+    stub.script(held=True)
     results = [client.submit(f"{prompt} {n}") for n in range(6)]
     start_workers(1, WorkerOptions(concurrency=8), api_base=stub.base_url)
     until(lambda: stub.count() == 6, what="all calls running")
@@ -74,6 +69,7 @@ def test_what_was_fetched_is_recorded_and_then_acknowledged(
     for record in records.values():
         message, exchange, routing_key = json.loads(record)
         assert (message["headers"]["task"], exchange, routing_key) == ("kagura.complete", "", "llm")
+    stub.release()
     for result in results:
         result.get(timeout_s=30)
     until(lambda: not client_of_redis.exists("unacked", "unacked_index"), what="all acknowledged")

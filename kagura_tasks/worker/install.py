@@ -13,6 +13,7 @@ from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker import tasks
 from kagura_tasks.worker.runtime import Runtime
 from kagura_tasks.worker.shutdown import hand_back_after
+from kagura_tasks.worker.start_checks import log_broker_problems
 
 #: kombu's word for our transport, and where it is.
 _ALIAS: Final = "kagura"
@@ -55,6 +56,7 @@ def install(
     def choose_transport(instance: Any = None, conf: Any = None, **_: object) -> None:
         if getattr(instance, "app", None) is not app:
             return
+        log_broker_problems(settings)
         workers[instance.hostname] = instance
         if keep_deliveries:
             _use_transport(conf, settings)

@@ -81,9 +81,10 @@ def _use_transport(conf: Any, settings: Settings) -> None:
 
 
 def _terms(settings: Settings) -> dict[str, float]:
-    return {
+    terms = {
         "visibility_timeout": settings.visibility_timeout_s,
-        "lease_renewal_s": settings.renewal_s,
+        "lease_renewal_s": settings.lease_renewal_s,
         "longest_hold_s": settings.longest_hold_s,
         "max_deaths": settings.max_deaths,
     }
+    return {name: value for name, value in terms.items() if value is not None}

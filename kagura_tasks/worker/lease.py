@@ -18,6 +18,7 @@ from typing import Any, Final
 from celery.worker import state
 
 from kagura_tasks.connections import REDIS_AWAY
+from kagura_tasks.errors import ConfigurationError
 from kagura_tasks.worker.deliveries import Claimed, Deliveries, Message, Missing, deaths_of, headers_of
 from kagura_tasks.worker.holdings import Held, Holdings
 
@@ -42,6 +43,14 @@ class Terms:
     renewal_s: float = 7.5
     longest_hold_s: float = 3600.0
     max_deaths: int = 3
+
+    def __post_init__(self) -> None:
+        """One late renewal must not cost a worker what it holds. Raises ConfigurationError."""
+        if self.renewal_s * 3 > self.visibility_timeout_s:
+            raise ConfigurationError(
+                f"broker_transport_options: lease_renewal_s ({self.renewal_s:g}) must be at most a third of "
+                f"visibility_timeout ({self.visibility_timeout_s:g})"
+            )
 
     @property
     def look_s(self) -> float:

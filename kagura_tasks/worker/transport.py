@@ -325,7 +325,7 @@ class Channel(_StockChannel):
         if buried:
             log.error("%d items of the queues are no messages: they are dead letters now", buried)
         for number, raw in zip(reply[2::2], reply[3::2], strict=True):
-            queue, list_key = self._lists[number - 1]
+            queue, list_key = self._lists[int(number) - 1]
             message = cast(Message, json.loads(raw))
             if queue not in self._unrecorded:
                 self.holdings.hold(Held(Lease(_tag(message), list_key), message))

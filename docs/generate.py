@@ -16,11 +16,14 @@ PAGE: Final = Path(__file__).parent / "reference" / "settings.md"
 
 #: Who goes by a setting. Set it there; elsewhere it does nothing.
 READERS: Final = {
-    "Both sides": {"redis_url", "broker_url", "result_url", "cache_url", "result_ttl_s", "redis_timeout_s"},
+    "Both sides": {
+        *("redis_url", "broker_url", "result_url", "cache_url", "result_ttl_s", "redis_timeout_s"),
+        *("visibility_timeout_s", "lease_renewal_s"),
+    },
     "Applications": {"default_model", "tenant", "execution", "cache_enabled", "wait_timeout_s", "max_prompt_bytes"},
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
-        *("flight_lease_s", "concurrency", "provider_lane"),
+        *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
     },
 }
 
@@ -62,14 +65,21 @@ def settings_page() -> str:
 
 
 def _meanings() -> dict[str, str]:
-    """What the class's docstring says of each field."""
-    return dict(re.findall(r"^ {8}(\w+): (.+)$", Settings.__doc__ or "", re.MULTILINE))
+    """What the class's docstring says of each field, in one line."""
+    found = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)$", Settings.__doc__ or "", re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in found}
 
 
 def _row(name: str, field: FieldInfo, meaning: str) -> str:
     variable = f"`{ENV_PREFIX}{name.upper()}`"
-    default = f"that of `{ENV_PREFIX}REDIS_URL`" if field.default is None else f"`{_written(field.default)}`"
-    return f"| {variable} | {default} | {_allowed(field)} | {meaning} |"
+    return f"| {variable} | {_default(field)} | {_allowed(field)} | {meaning} |"
+
+
+def _default(field: FieldInfo) -> str:
+    """Where it depends on another setting, that is what it says itself, but for the addresses."""
+    if field.default is None:
+        return f"that of `{ENV_PREFIX}REDIS_URL`" if RedisUrl in get_args(field.annotation) else ""
+    return f"`{_written(field.default)}`"
 
 
 def _written(value: object) -> str:
@@ -79,9 +89,11 @@ def _written(value: object) -> str:
 
 def _allowed(field: FieldInfo) -> str:
     kind: Any = field.annotation
+    if type(None) in get_args(kind):
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(kind))
-    if kind is RedisUrl or RedisUrl in get_args(kind):
+    if kind is RedisUrl:
         return "`redis://`, `rediss://`, `unix://`"
     if kind is bool:
         return "`true` or `false`"

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kagura_tasks import errors
-from kagura_tasks.errors import KaguraTasksError, RateLimited, TaskFailed, TransientError, rebuild
+from kagura_tasks.errors import (
+    KaguraTasksError,
+    RateLimited,
+    TaskFailed,
+    TaskLost,
+    TaskPoisoned,
+    TransientError,
+    rebuild,
+)
 
 CLASSES = sorted(
     (one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, KaguraTasksError)),
@@ -113,6 +121,25 @@ def test_fields_of_another_version_are_no_crash(kind: str, args: list[object]):
     error = rebuild(kind, args)
     assert isinstance(error, KaguraTasksError)
     assert str(error)
+
+
+def test_a_poisoned_task_is_a_failed_one():
+    """Whoever catches TaskFailed catches it, and finds what killed and how often; the text names the command."""
+    error = over_the_wire(TaskPoisoned("some-task", 3))
+    assert isinstance(error, TaskFailed)
+    assert isinstance(error, TaskPoisoned)
+    assert (error.task_id, error.deaths, error.kind) == ("some-task", 3, "WorkerLostError")
+    assert "task some-task killed its worker 3 times" in str(error)
+    assert "`kagura-tasks dead`" in str(error)
+
+
+def test_a_lost_task_is_no_failed_one():
+    """Nothing is wrong with it: sending it again helps, and the text says what keeps Redis from losing tasks."""
+    error = over_the_wire(TaskLost("some-task"))
+    assert isinstance(error, TaskLost)
+    assert not isinstance(error, TaskFailed)
+    assert "task some-task is lost" in str(error)
+    assert "appendonly" in str(error)
 
 
 def test_a_timeout_is_also_pythons():

@@ -35,6 +35,12 @@ def test_without_any_variable_there_are_defaults():
         ("CACHE_ENABLED", "false", "cache_enabled", False),
         ("CALL_TIMEOUT_S", "2.5", "call_timeout_s", 2.5),
         ("MAX_RETRIES", "0", "max_retries", 0),
+        ("VISIBILITY_TIMEOUT_S", "10", "visibility_timeout_s", 10),
+        ("VISIBILITY_TIMEOUT_S", "10", "renewal_s", 2.5),
+        ("LEASE_RENEWAL_S", "10", "renewal_s", 10),
+        ("LONGEST_HOLD_S", "7200", "longest_hold_s", 7200),
+        ("MAX_DEATHS", "1", "max_deaths", 1),
+        ("SHUTDOWN_TIMEOUT_S", "0.5", "shutdown_timeout_s", 0.5),
         ("CONCURRENCY", "500", "concurrency", 500),
         ("concurrency", "500", "concurrency", 500),
         ("CONCURRENCY", "", "concurrency", Settings.model_fields["concurrency"].default),
@@ -93,6 +99,11 @@ def test_one_address_can_differ_from_the_rest(monkeypatch: pytest.MonkeyPatch, p
         ("TENANT", "a:b", "pattern"),
         ("DEFAULT_MODEL", f"{SECRET} model", "pattern"),
         ("MAX_RETRIES", "-1", "greater than or equal to 0"),
+        ("VISIBILITY_TIMEOUT_S", "1", "greater than or equal to 2"),
+        ("LEASE_RENEWAL_S", "0", "greater than or equal to 0.1"),
+        ("LONGEST_HOLD_S", "0", "greater than 0"),
+        ("MAX_DEATHS", "0", "greater than 0"),
+        ("SHUTDOWN_TIMEOUT_S", "0", "greater than 0"),
     ],
 )
 def test_a_wrong_value_stops_the_program_without_showing_it(
@@ -116,6 +127,31 @@ def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KAGURA_TASKS_CONCURRENCY", "0")
     with pytest.raises(ConfigurationError, match=r"(?s)KAGURA_TASKS_TENANT.*KAGURA_TASKS_CONCURRENCY"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("visibility_timeout_s", "lease_renewal_s", "fits"),
+    [(30, 10, True), (30, 10.1, False), (2, None, True), (2, 0.6, True), (2, 0.7, False), (7.5, 30, False)],
+)
+def test_three_renewals_fit_into_the_visibility_timeout(
+    visibility_timeout_s: float, lease_renewal_s: float | None, fits: bool
+):
+    """One late renewal must not cost a worker what it holds: the error names both settings, and no value."""
+    given: dict[str, Any] = {"visibility_timeout_s": visibility_timeout_s, "lease_renewal_s": lease_renewal_s}
+    if fits:
+        assert Settings(**given).renewal_s * 3 <= visibility_timeout_s
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(**given)
+    told = "KAGURA_TASKS_LEASE_RENEWAL_S must be at most a third of KAGURA_TASKS_VISIBILITY_TIMEOUT_S"
+    assert str(caught.value) == told
+
+
+def test_a_shorter_visibility_timeout_brings_shorter_renewals():
+    """Unless these are set: then the change is checked like any other."""
+    assert Settings().override(visibility_timeout_s=4.0).renewal_s == 1
+    with pytest.raises(ConfigurationError, match="LEASE_RENEWAL_S"):
+        Settings(lease_renewal_s=5).override(visibility_timeout_s=4.0)
 
 
 def test_an_argument_that_is_no_setting_is_refused():

@@ -11,10 +11,16 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
+from kagura_tasks.app import create_app
+from kagura_tasks.client import LLMClient
 from kagura_tasks.dead_letters import DEATHS_HEADER
 from kagura_tasks.delivery_keys import DEAD
+from kagura_tasks.errors import TaskPoisoned
+from kagura_tasks.settings import Settings
 from tests.integration.test_cli import PROGRAM, document, free_port, kagura, the_error
 from tests.support.dead_letters import bury, kombu_message
+from tests.support.wait import until
+from tests.support.workers import Fleet
 
 PROMPT = "my darkest secret"
 GARBAGE = b"\x1b[2J\xff not \x00 a message" * 20
@@ -182,6 +188,36 @@ def test_all_tasks_are_sent_again(buried: list[str], client_of_redis: redis.Redi
     assert ids_left(client_of_redis) == buried[2:]
     told = document(kagura("dead", "retry", "--all", "--json", redis_url=redis_url))
     assert told == {"sent": 0, "gone": 0, "stay": 1}
+
+
+def test_what_was_buried_is_answered_after_all(
+    start_workers: Fleet, settings: Settings, client_of_redis: redis.Redis, redis_url: str
+):
+    """Whoever waited was told that the task is poisoned; sent again, it is answered under the same id."""
+    result = LLMClient(settings).submit("Are you still there?")
+    raw = client_of_redis.rpop("llm\x06\x163")
+    create_app(settings).backend.mark_as_failure(result.id, TaskPoisoned(result.id, 3))
+    bury(client_of_redis, raw, queue="llm\x06\x163")
+    with pytest.raises(TaskPoisoned):
+        result.get(timeout_s=10)
+    assert kagura("dead", "retry", "--all", redis_url=redis_url).stdout == "1 dead letter sent again\n"
+    start_workers(1)
+    assert LLMClient(settings).result(result.id).get(timeout_s=60).text
+    assert ids_left(client_of_redis) == []
+
+
+def test_garbage_in_a_queue_ends_in_the_list(
+    start_workers: Fleet, settings: Settings, client_of_redis: redis.Redis, redis_url: str
+):
+    """The worker goes on; the bytes are kept as they were."""
+    [worker] = start_workers(1)
+    client_of_redis.lpush("llm", GARBAGE)
+    until(lambda: ids_left(client_of_redis), 30, "a dead letter")
+    [letter_id] = ids_left(client_of_redis)
+    assert "it is no message" in kagura("dead", "list", redis_url=redis_url).stdout
+    assert r"\xff not \x00" in kagura("dead", "show", letter_id[:8], "--body", redis_url=redis_url).stdout
+    assert worker.is_running
+    assert LLMClient(settings).complete("And you?").text
 
 
 def test_what_the_server_refuses_is_one_line(client_of_redis: redis.Redis, redis_url: str):

@@ -1,0 +1,49 @@
+"""What the tests that kill workers and servers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from kagura_tasks.embedded_redis import EmbeddedRedis
+from tests.support.chaos import Scene
+from tests.support.llm import StubServer
+from tests.support.redis_keys import keys_without_ttl
+
+
+@pytest.fixture(params=["threads", "prefork"])
+def pool(request: pytest.FixtureRequest) -> str:
+    """Both pools."""
+    return str(request.param)
+
+
+@pytest.fixture
+def prompt() -> str:
+    """A prompt that no other test asks."""
+    return f"Say something about {uuid4().hex}."
+
+
+@pytest.fixture
+def scene(stub: StubServer, tmp_path: Path) -> Iterator[Scene]:
+    """A Redis (append-only), a provider and workers of this test's own."""
+    with EmbeddedRedis(appendonly=True) as server:
+        scene = Scene(server, stub, tmp_path)
+        try:
+            yield scene
+            assert not keys_without_ttl(scene.redis)
+        finally:
+            scene.close()
+
+
+@pytest.fixture
+def forgetful_scene(stub: StubServer, tmp_path: Path) -> Iterator[Scene]:
+    """The same with a Redis that keeps nothing on a disk."""
+    with EmbeddedRedis() as server:
+        scene = Scene(server, stub, tmp_path)
+        try:
+            yield scene
+        finally:
+            scene.close()

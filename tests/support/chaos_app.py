@@ -1,0 +1,69 @@
+"""The app of workers that tests kill: what `workers.main` loads, with tasks of a team's own, and quick to start.
+
+Its provider talks plain HTTP to the scripted one: LiteLLM would cost each of dozens of workers five seconds of CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+import aiohttp
+from celery.signals import task_success
+
+from kagura_tasks.app import create_app
+from kagura_tasks.errors import ProviderUnavailable
+from kagura_tasks.schemas import Completion, CompletionRequest
+from kagura_tasks.settings import load_settings
+from kagura_tasks.worker import install, runtime
+
+_CALLS = f"{os.environ['OPENAI_API_BASE']}/chat/completions"
+
+
+class PlainProvider:
+    """Asks and reads the answer, no more."""
+
+    async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
+        """See kagura_tasks.providers.Provider."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                messages = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
+                async with session.post(_CALLS, json={"model": request.model, "messages": messages}) as response:
+                    answer = await response.json()
+        except aiohttp.ClientError as error:
+            raise ProviderUnavailable(request.model) from error
+        text = answer["choices"][0]["message"]["content"]
+        return Completion(text=text, model=request.model, finish_reason="stop")
+
+
+runtime.open_providers = lambda settings: PlainProvider()  # pyright: ignore[reportAttributeAccessIssue]
+app = create_app(load_settings())
+install(app, preload=False)
+
+
+@app.task(name="team.ask")
+def ask(prompt: str) -> str:
+    """A task that knows nothing of ours, and asks the same provider, so that the ledger tells how often it ran."""
+    body = json.dumps({"model": "team", "messages": [{"role": "user", "content": prompt}]}).encode()
+    request = Request(_CALLS, body, {"Content-Type": "application/json"})
+    with build_opener(ProxyHandler({})).open(request, timeout=120) as response:
+        return str(json.load(response)["choices"][0]["message"]["content"])
+
+
+@app.task(name="team.poison")
+def poison(prompt: str) -> None:
+    """Ends its process: all of a worker on threads, a child on prefork."""
+    ask(prompt)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if os.environ.get("CHAOS_STOP_ONCE_STORED"):
+
+    @task_success.connect(weak=False)
+    def stop_once_stored(**_: Any) -> None:
+        """Freeze in the moment between a result's storage and its message's acknowledgement."""
+        os.kill(os.getpid(), signal.SIGSTOP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import Celery
-from celery.signals import celeryd_init, worker_init, worker_shutting_down
+from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worker_shutting_down
 from kombu.transport import TRANSPORT_ALIASES
 
 from kagura_tasks.app import settings_of
@@ -49,6 +49,10 @@ def install(
         if preload and getattr(sender, "app", None) is app:
             runtime.preload()
 
+    def warn_of_the_broker(instance: Any = None, **_: object) -> None:
+        if getattr(instance, "app", None) is app:
+            log_broker_problems(settings)
+
     def bound_the_shutdown(sender: Any = None, **_: object) -> None:
         if sender in workers:
             hand_back_after(settings.shutdown_timeout_s, workers[sender], runtime)
@@ -56,7 +60,6 @@ def install(
     def choose_transport(instance: Any = None, conf: Any = None, **_: object) -> None:
         if getattr(instance, "app", None) is not app:
             return
-        log_broker_problems(settings)
         workers[instance.hostname] = instance
         if keep_deliveries:
             _use_transport(conf, settings)
@@ -65,6 +68,8 @@ def install(
     # Not weak: nobody else keeps these functions alive.
     worker_init.connect(preload_provider, weak=False)
     celeryd_init.connect(choose_transport, weak=False)
+    # Not before: what is logged earlier goes nowhere.
+    celeryd_after_setup.connect(warn_of_the_broker, weak=False)
     worker_shutting_down.connect(bound_the_shutdown, weak=False)
 
 

@@ -107,6 +107,9 @@ def prepare() -> None:
         logging.getLogger(name).disabled = True
     # LiteLLM's OpenAI client loads its parts at the first call, in the middle of the event loop: half a second.
     import_module("openai.resources.chat.completions")
+    # So do its routes and prices, whichever model is asked for.
+    _ = _route("hosted_vllm/none", "http://localhost/v1"), addresses.of_openai("none", "http://localhost/v1")
+    _ = LiteLLMProvider().cost_usd(Billed("openai", "gpt-4o-mini", "", None), {"prompt_tokens": 1})
     # What the import made lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from kagura_tasks import errors
 from kagura_tasks.schemas import CompletionRequest, Message
-from tests.support.lanes import CALL, KEY, MODEL, Lane, request
+from tests.support.lanes import CALL, KEY, MARKS, MODEL, Lane, request
 from tests.support.llm import StubServer
 
-pytestmark = pytest.mark.litellm
+pytestmark = MARKS
 
 
 def test_a_missing_key_is_named(lanes: dict[str, Lane], stub: StubServer, monkeypatch: pytest.MonkeyPatch):

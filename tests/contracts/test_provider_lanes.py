@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from kagura_tasks import errors
-from tests.support.lanes import CALL, MODEL, Lane, failure, request
+from tests.support.lanes import CALL, MARKS, MODEL, Lane, failure, request
 from tests.support.llm import StubServer
 from tests.support.wait import until
 
-pytestmark = pytest.mark.litellm
+pytestmark = MARKS
 
 USED = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 

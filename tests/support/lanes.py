@@ -12,6 +12,9 @@ from kagura_tasks.loops import LoopThread
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion, CompletionRequest
 
+#: LiteLLM imports parts of itself when they are first used, and the filter that it sets for them ends with a test.
+MARKS: Final = [pytest.mark.litellm, pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning")]
+
 KEY: Final = "sk-canary-key"
 MODEL: Final = "openai/gpt-4o-mini"
 

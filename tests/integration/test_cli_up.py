@@ -31,6 +31,11 @@ def temporary_folders(running: Started) -> list[Path]:
     return [folder for folder in folders if folder.name.startswith(("kagura-redis-", "kagura-tasks-"))]
 
 
+def flowers_page(url: str) -> str:
+    """Flower's list of workers: each is on it from its first event on."""
+    return build_opener(ProxyHandler({})).open(f"{url}/workers", timeout=60).read().decode()
+
+
 def test_up_and_ctrl_c(llm: LlmServer, keys: dict[str, str], tmp_path: Path):
     """A server, workers and Flower; a prompt is answered; a killed worker comes back; Ctrl-C leaves nothing behind."""
     llm.reply("Hello.")
@@ -38,8 +43,8 @@ def test_up_and_ctrl_c(llm: LlmServer, keys: dict[str, str], tmp_path: Path):
         told = json.loads(running.printed("\n}\n"))
         assert document(kagura("run", "Hi", "--json", redis_url=told["redis_url"]))["text"] == "Hello."
         assert told["flower_url"].startswith("http://127.0.0.1:")
-        page = build_opener(ProxyHandler({})).open(told["flower_url"] + "/workers", timeout=60).read().decode()
-        assert all(worker["name"] in page for worker in told["workers"])
+        names = [worker["name"] for worker in told["workers"]]
+        until(lambda: all(name in flowers_page(told["flower_url"]) for name in names), 60, "both workers in Flower")
 
         psutil.Process(told["workers"][0]["pid"]).send_signal(signal.SIGKILL)
         until(lambda: "was ended by SIGKILL: starting it again in 1 s" in running.stderr, 60, "the line that says so")

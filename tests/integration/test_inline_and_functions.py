@@ -23,6 +23,8 @@ def openai_is_the_stub(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> Stu
 
 
 @pytest.mark.litellm
+# LiteLLM's own filter ends with the test in which it was imported.
+@pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning")
 def test_inline_needs_neither_redis_nor_worker(openai_is_the_stub: StubServer, prompt: str):
     """execution="inline": the call is made here, remembered here, and shared by those who ask at the same time."""
     stub = openai_is_the_stub

@@ -6,10 +6,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from concurrent.futures import Future, wait
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+#: Longest time (s) for which a waiting thread does not look whether a signal has come.
+_LOOK_UP_S: Final = 0.25
 
 
 class LoopThread:
@@ -45,7 +48,7 @@ class LoopThread:
         """The coroutine's result. Interrupting the wait cancels the coroutine."""
         future = self.submit(coroutine)
         try:
-            return future.result()
+            return outcome(future)
         except BaseException:
             future.cancel()
             raise
@@ -54,3 +57,13 @@ class LoopThread:
         # The parent's thread does not exist in a forked child, and its lock may be held for ever.
         self._guard = threading.Lock()
         self._loop = None
+
+
+def outcome(future: Future[T]) -> T:
+    """The future's result, waited for so that Ctrl-C ends the wait, whenever it comes.
+
+    A signal that comes in the moment before a thread blocks does not wake it: Python would handle it after the wait.
+    """
+    while not wait([future], _LOOK_UP_S).done:
+        pass
+    return future.result()

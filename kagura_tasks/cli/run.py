@@ -65,6 +65,7 @@ def run(
 
 def _ask(client: LLMClient, request: CompletionRequest, timeout_s: float | None) -> tuple[str, Completion]:
     """The task's id and its answer. Ctrl-C cancels the task: nobody else knows of it."""
+    from kagura_tasks.loops import outcome
     from kagura_tasks.results import WAITING
 
     result = answer = None
@@ -73,7 +74,7 @@ def _ask(client: LLMClient, request: CompletionRequest, timeout_s: float | None)
         with ctrl_c_waits():
             result = client.submit(request)
             answer = WAITING.submit(result.aget(timeout_s))
-        return result.id, answer.result()
+        return result.id, outcome(answer)
     except KeyboardInterrupt:
         with ctrl_c_waits(), suppress(KaguraTasksError):
             if answer is not None:

@@ -83,6 +83,11 @@ def settings_of(app: Celery, settings: Settings) -> Settings:
     return settings.override(**{name: url for name, url in found.items() if url})
 
 
+def result_url(app: Celery) -> str:
+    """Where the app keeps results, as we spell it; "" where that is no Redis that a URL describes."""
+    return _plain_url(str(app.conf.result_backend)) or ""
+
+
 def _plain_url(url: str) -> str | None:
     """The address as we spell it; None where it is no Redis that a URL describes (a sentinel, another broker)."""
     url = url.removeprefix(f"{_RESULT_BACKEND}+").removeprefix("redis+")

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from celery import states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError
 
-from kagura_tasks import delivery_keys
-from kagura_tasks.lua import LuaScript
+from kagura_tasks import delivery_keys, parking
+from kagura_tasks.app import result_url
 from kagura_tasks.redis_types import SyncRedis
-
-_HERE: Final = __package__ or ""
-_STORE: Final = LuaScript.load(_HERE, "bury.lua", "store_result.lua")
+from kagura_tasks.result_writer import STORE, ResultWriter, StoredResult, result_writer
+from kagura_tasks.settings import RedisUrl
 
 _StockBackend: Any = RedisBackend
 
@@ -45,11 +44,21 @@ class ResultBackend(_StockBackend):
             raise _too_large(state, task_id)
         ttl_s = self.failure_expires if state == states.FAILURE else self.expires
         keys = [_text(self.get_key_for_task(task_id)), delivery_keys.taken_key(_tag_of(request) or task_id)]
-        self.ensure(self._run_store, ([*keys, delivery_keys.COUNTS], record, int(ttl_s or 0)))
+        stored = StoredResult((*keys, delivery_keys.COUNTS), record, int(ttl_s or 0))
+        wait = parking.awaiter()
+        if wait is None:
+            self.ensure(self._run_store, (stored,))
+        else:
+            wait(self._writer.store(stored))
         return result
 
-    def _run_store(self, keys: list[str], record: str, ttl_s: int) -> None:
-        _STORE.run(cast(SyncRedis, self.client), keys, [record, ttl_s])
+    @property
+    def _writer(self) -> ResultWriter:
+        """Who writes for all tasks of the running event loop."""
+        return result_writer(RedisUrl(result_url(self.app)), float(self.app.conf.redis_socket_timeout or 15.0))
+
+    def _run_store(self, stored: StoredResult) -> None:
+        STORE.run(cast(SyncRedis, self.client), list(stored.keys), [stored.record, stored.ttl_s])
 
 
 def _too_large(state: str, task_id: str) -> Exception:

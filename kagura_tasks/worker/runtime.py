@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
 
-from kagura_tasks import task_store
+from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.loops import LoopThread
@@ -47,6 +47,9 @@ class Runtime:
         """
         if self._hands_back:
             raise HandedBack
+        wait = parking.awaiter()
+        if wait is not None:
+            return wait(self._answer(job))
         running = self._loop.submit(self._answer(job))
         self._running.add(running)
         try:

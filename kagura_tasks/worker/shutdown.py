@@ -29,9 +29,14 @@ def hand_back_after(timeout_s: float, worker: Any, runtime: Runtime) -> None:
 
 
 def _hand_back(worker: Any, runtime: Runtime) -> None:
-    ended = runtime.hand_back() + _terminate_children(worker)
+    ended = runtime.hand_back() + _hand_back_jobs(worker.pool) + _terminate_children(worker)
     if ended:
         log.warning("%d running tasks go to other workers: this one stops", ended)
+
+
+def _hand_back_jobs(pool: Any) -> int:
+    """Only our own pool can: on Celery's threads, nobody can end what is not ours."""
+    return pool.hand_back() if hasattr(pool, "hand_back") else 0
 
 
 def _terminate_children(worker: Any) -> int:

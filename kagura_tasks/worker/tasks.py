@@ -23,6 +23,9 @@ Payload = dict[str, Any]
 class PrivateTask(Task[..., Payload]):
     """A task whose arguments and results appear in no event, no log and not in Flower."""
 
+    #: It waits through `parking`: on the asyncio pool it needs no thread.
+    runs_on_loop = True
+
     #: Celery shows this many characters of a result: none.
     resultrepr_maxsize: int = 0
 

@@ -1,0 +1,127 @@
+"""Synchronous code on an event loop: a greenlet that asyncio drives as if it were a coroutine.
+
+asyncio's Task takes any object with `send` and `throw`. Here each of its steps runs a greenlet until that has something
+to wait for, which goes up to asyncio as any awaited future does. So whatever runs in the greenlet, Celery's tracer and
+the coroutine of a task alike, has one current task, one context, and one identity for Celery's own stacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, cast
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+
+class Abandoned(BaseException):
+    """Nobody wants this job's result any more: it ends without storing one."""
+
+
+class GreenletCoroutine(Coroutine[Any, Any, None]):
+    """A synchronous function as a coroutine.
+
+    Attributes:
+        interruption: Thrown into the function in place of the next cancellation.
+        is_abandoned: Whatever the function awaited, it is left with Abandoned.
+        has_body: The function has begun the body of its task; what it calls from there is called plainly.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        """Take the function. It starts with the first step, on the event loop's thread."""
+        self._function = function
+        self._greenlet: _JobGreenlet | None = None
+        self._hub: greenlet | None = None
+        self.interruption: BaseException | None = None
+        self.is_abandoned = False
+        self.has_body = False
+
+    def run(self) -> None:
+        """What the greenlet does."""
+        self._function()
+
+    def send(self, value: Any, /) -> Any:
+        """See Coroutine: run until there is something to wait for."""
+        here = self._here()
+        return self._after(here, here.switch(value))
+
+    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None, /) -> Any:
+        """See Coroutine."""
+        here = self._here()
+        return self._after(here, here.throw(kind, value, traceback))
+
+    def close(self) -> None:
+        """See Coroutine."""
+        if self._greenlet is not None and not self._greenlet.dead:
+            self._greenlet.throw(GreenletExit)
+
+    def __await__(self) -> Any:
+        """asyncio takes it as it is; nobody awaits it."""
+        raise TypeError("a job is run by the pool alone")
+
+    def wait(self, awaitable: Awaitable[Any]) -> Any:
+        """Called in the greenlet: the awaitable's result. The event loop goes on meanwhile."""
+        steps = awaitable.__await__()
+        resume: Callable[[], Any] = lambda: next(steps)  # noqa: E731
+        try:
+            while True:
+                future = resume()
+                resume = self._pause(steps, future)
+        except StopIteration as stop:
+            result = stop.value
+        except BaseException:
+            self._leave_if_abandoned()
+            raise
+        self._leave_if_abandoned()
+        return result
+
+    def _pause(self, steps: Any, future: Any) -> Callable[[], Any]:
+        """Let the loop go on until the future is done; how to go on then."""
+        try:
+            cast(greenlet, self._hub).switch(future)
+        except BaseException as error:  # noqa: BLE001 (whatever asyncio throws belongs to the one who waits)
+            thrown = self._as_interruption(error)
+            return lambda: steps.throw(thrown)
+        return lambda: next(steps)
+
+    def _as_interruption(self, error: BaseException) -> BaseException:
+        """A cancellation that stands for something else becomes that."""
+        if self.interruption is None or not isinstance(error, asyncio.CancelledError):
+            return error
+        interruption, self.interruption = self.interruption, None
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+        return interruption
+
+    def _leave_if_abandoned(self) -> None:
+        if self.is_abandoned:
+            raise Abandoned from None
+
+    def _here(self) -> _JobGreenlet:
+        """The greenlet, which belongs to the thread that makes it: the event loop's."""
+        if self._greenlet is None:
+            self._greenlet, self._hub = _JobGreenlet(self), getcurrent()
+        return self._greenlet
+
+    def _after(self, here: _JobGreenlet, yielded: Any) -> Any:
+        if here.dead:
+            raise StopIteration
+        return yielded
+
+
+class _JobGreenlet(greenlet):
+    """A greenlet that knows its job."""
+
+    def __init__(self, job: GreenletCoroutine) -> None:
+        super().__init__(self._main)
+        self.job = job
+
+    def _main(self, *_: Any) -> None:
+        self.job.run()
+
+
+def current_job() -> GreenletCoroutine | None:
+    """The job whose greenlet this code runs in."""
+    here = getcurrent()
+    return here.job if isinstance(here, _JobGreenlet) else None

@@ -1,0 +1,192 @@
+"""Celery's asyncio pool: one event loop a process, hundreds of tasks in flight on it.
+
+Named by Celery's own setting, `worker_pool = "kagura_tasks.worker.pool:TaskPool"`. Celery's tracer runs unchanged, in a
+greenlet for each task, so retries, chords, links, signals, late acknowledgement and `current_task` are Celery's. An
+`async def` task is awaited; a plain one runs in a thread, so that it cannot block the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, cast
+
+from celery.concurrency.base import BasePool
+
+from kagura_tasks import parking
+from kagura_tasks.connections import close_async_clients
+from kagura_tasks.worker.greenlets import current_job
+from kagura_tasks.worker.loop_watch import LoopWatch
+from kagura_tasks.worker.pool_job import PoolJob, TimeLimits
+from kagura_tasks.worker.task_bodies import adapt
+
+log = logging.getLogger(__name__)
+
+#: Threads for plain functions, at most.
+_MOST_THREADS: Final = 64
+
+_STOP_TIMEOUT_S: Final = 5.0
+
+_StockPool: Any = BasePool
+
+
+class TaskPool(_StockPool):
+    """Runs tasks on one event loop."""
+
+    signal_safe = False
+    body_can_be_buffer = True
+
+    def on_start(self) -> None:
+        """See Celery."""
+        self._guard = threading.Condition()
+        self._inbox: deque[PoolJob] = deque()
+        self._jobs: dict[int, PoolJob] = {}
+        self._is_pumping = False
+        self._numbers = itertools.count(1)
+        self.abandoned_total = 0
+        self._executor = ThreadPoolExecutor(min(self.limit, _MOST_THREADS), thread_name_prefix="kagura-plain-task")
+        for task in self.app.tasks.values():
+            adapt(task, self._executor)
+        parking.provide(_find_awaiter)
+        self._loop = _new_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kagura-pool", daemon=True)
+        self._thread.start()
+        self._watch = LoopWatch(self._loop, self._thread)
+        self._watch.start()
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        **_: Any,
+    ) -> PoolJob:
+        """See Celery."""
+        limits = TimeLimits(soft_timeout, timeout, timeout_callback)
+        job = PoolJob(next(self._numbers), (target, args, kwargs), accept_callback, callback, limits, self._release)
+        with self._guard:
+            self._inbox.append(job)
+        self._wake()
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """See Celery; `pid` is what the job was accepted with. Its connections are closed, its result is dropped."""
+        self._loop.call_soon_threadsafe(self._abandon, pid)
+
+    def hand_back(self) -> int:
+        """Abandon all that runs, so that its messages go to other workers when this one stops; how many there were."""
+        with self._guard:
+            self._inbox.clear()
+            running = list(self._jobs)
+        for number in running:
+            self._loop.call_soon_threadsafe(self._abandon, number)
+        return len(running)
+
+    def grow(self, n: int = 1) -> None:
+        """See Celery."""
+        self.limit += n
+        self._wake()
+
+    def shrink(self, n: int = 1) -> None:
+        """See Celery. What runs goes on."""
+        self.limit = max(1, self.limit - n)
+
+    def on_stop(self) -> None:
+        """See Celery. What runs comes to its end; what was not started goes back to its queue."""
+        with self._guard:
+            self._inbox.clear()
+            self._guard.wait_for(lambda: not self._jobs)
+        self._end()
+
+    def on_terminate(self) -> None:
+        """See Celery."""
+        self.hand_back()
+        with self._guard:
+            self._guard.wait_for(lambda: not self._jobs, _STOP_TIMEOUT_S)
+        self._end()
+
+    def _end(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._watch.stop()
+        closing = asyncio.run_coroutine_threadsafe(_close(self._loop), self._loop)
+        try:
+            closing.result(_STOP_TIMEOUT_S)
+        except TimeoutError:
+            log.warning("the event loop did not end in time")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_TIMEOUT_S)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _wake(self) -> None:
+        """Let the loop look into the inbox, once for all that comes until it does."""
+        if not self._is_pumping:
+            self._is_pumping = True
+            self._loop.call_soon_threadsafe(self._pump)
+
+    def _pump(self) -> None:
+        self._is_pumping = False
+        while True:
+            with self._guard:
+                if not self._inbox or len(self._jobs) >= self.limit:
+                    return
+                job = self._inbox.popleft()
+                self._jobs[job.number] = job
+            job.start(self._loop)
+
+    def _abandon(self, number: int) -> None:
+        if (job := self._jobs.get(number)) is not None:
+            job.abandon()
+
+    def _release(self, job: PoolJob) -> None:
+        """A job ended, or was abandoned: its slot is free."""
+        with self._guard:
+            if self._jobs.pop(job.number, None) is not None:
+                self.abandoned_total += job.is_abandoned
+            self._guard.notify_all()
+            has_more = bool(self._inbox)
+        if has_more:
+            self._wake()
+
+    def _get_info(self) -> dict[str, Any]:
+        stock = cast(Any, super())._get_info()
+        return {
+            **stock,
+            "running": len(self._jobs),
+            "abandoned": self.abandoned_total,
+            "loop": type(self._loop).__module__,
+            "loop-blocked": self._watch.blocked_total,
+        }
+
+
+def _find_awaiter() -> parking.Awaiter | None:
+    job = current_job()
+    return None if job is None else job.wait
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """End what is left on the loop."""
+    await close_async_clients()
+    left = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.wait(left, timeout=1) if left else None
+    await loop.shutdown_asyncgens()

@@ -1,5 +1,6 @@
--- Record a running delivery again, on a server that lost its memory.
+-- Record what a worker holds once more: on a server that lost its memory, or as it is now.
 -- KEYS: unacked, unacked_index, leases, the mark of a taken message   ARGV: lease, its record, lease (ms)
+-- Returns 1, or 0 where the message was taken meanwhile.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local tag = string.match(ARGV[1], '^%S+')

@@ -34,6 +34,9 @@ _EXPIRED: Final = _script("expired_leases.lua")
 _RESTORE: Final = _script("restore.lua", buries=True)
 _BURY_HELD: Final = _script("bury_held.lua", buries=True)
 
+#: Header of a message that its worker fetched, and did not start yet.
+_WAITS_HEADER: Final = "kagura_waits"
+
 #: Leases in one call of a script: no other client of the server waits longer than about a millisecond for it.
 _MOST_AT_ONCE: Final = 250
 
@@ -112,10 +115,10 @@ class Deliveries:
             missing += [Missing(Lease.parse(lease.decode()), bool(taken)) for lease, taken in _pairs(found)]
         return missing
 
-    def adopt(self, lease: Lease, message: Message) -> None:
-        """Record a message that this worker holds, on a server that forgot it."""
+    def adopt(self, lease: Lease, message: Message) -> bool:
+        """Record a message that this worker holds as it is now; whether it is still this worker's."""
         keys = [*self._records, self._leases, self._taken(lease)]
-        _ADOPT.run(self.client, keys, [str(lease), _record_of(message), self.lease_ms])
+        return bool(_ADOPT.run(self.client, keys, [str(lease), _record_of(message), self.lease_ms]))
 
     def expired(self, gap_ms: int, grace_ms: int) -> list[Claimed]:
         """Claim messages whose worker did not renew them in time.
@@ -127,18 +130,15 @@ class Deliveries:
         keys = [self._key(self.unacked), self._leases, self._key(delivery_keys.SWEEP)]
         args: list[Argument] = [self.lease_ms, _MOST_CLAIMED, gap_ms, grace_ms]
         found = cast("list[bytes]", _EXPIRED.run(self.client, keys, args))
-        return [Claimed(Lease.parse(lease.decode()), _message_in(record)) for lease, record in _pairs(found)]
+        return self._readable((Lease.parse(lease.decode()), record) for lease, record in _pairs(found))
 
     def messages(self, leases: Sequence[Lease]) -> list[Claimed]:
         """The recorded messages of these leases; what is not recorded any more is left out."""
         found: list[Claimed] = []
         for some in _portions(leases):
             records = self.client.hmget(self._key(self.unacked), [lease.tag for lease in some])
-            found += [
-                Claimed(lease, _message_in(record))
-                for lease, record in zip(some, records, strict=True)
-                if record is not None
-            ]
+            pairs = zip(some, records, strict=True)
+            found += self._readable((lease, record) for lease, record in pairs if record is not None)
         return found
 
     def restore(self, claimed: Claimed, *, died: bool, front: bool = True) -> bool:
@@ -164,26 +164,38 @@ class Deliveries:
         headers = headers_of(claimed.message)
         fields: dict[str, Argument] = {
             "message": json.dumps(claimed.message),
-            "queue": claimed.lease.list_key,
-            "reason": reason,
             "task": str(headers.get("task", "")),
             "task_id": str(headers.get("id", "")),
             "deaths": deaths,
         }
-        keys = [
-            *self._records,
-            self._leases,
-            self._taken(claimed.lease),
-            self._counts,
-            self._key(delivery_keys.DEAD),
-        ]
-        args: list[Argument] = [str(claimed.lease), delivery_keys.TAKEN_TTL_S, uuid4().hex, DEAD_TTL_S]
+        return self._bury(claimed.lease, reason, fields)
+
+    def bury_unreadable(self, lease: Lease, raw: bytes) -> None:
+        """Put what the server took for a message among the dead letters."""
+        self._bury(lease, "it cannot be read", {"message": raw})
+
+    def _bury(self, lease: Lease, reason: str, known: dict[str, Argument]) -> bool:
+        fields = {**known, "queue": lease.list_key, "reason": reason}
+        keys = [*self._records, self._leases, self._taken(lease), self._counts, self._key(delivery_keys.DEAD)]
+        args: list[Argument] = [str(lease), delivery_keys.TAKEN_TTL_S, uuid4().hex, DEAD_TTL_S]
         return bool(_BURY_HELD.run(self.client, keys, [*args, *(part for pair in fields.items() for part in pair)]))
 
     def count(self, what: str, number: int = 1) -> None:
         """So many more of what did not go the usual way."""
         self.client.hincrby(self._counts, what, number)
         self.client.expire(self._counts, delivery_keys.COUNTS_TTL_S)
+
+    def _readable(self, records: Iterable[tuple[Lease, bytes]]) -> list[Claimed]:
+        """The messages in these records. One that cannot be read must not be in the way of all others."""
+        found: list[Claimed] = []
+        for lease, record in records:
+            parts = _decoded(record)
+            message = _checked(cast("list[object]", parts)[0]) if isinstance(parts, list) and parts else None
+            if message is None:
+                self.bury_unreadable(lease, record)
+            else:
+                found.append(Claimed(lease, message))
+        return found
 
     @property
     def _records(self) -> list[str]:
@@ -204,6 +216,11 @@ class Deliveries:
         return self.prefix + name
 
 
+def message_in(raw: bytes) -> Message | None:
+    """The message in these bytes, as they were in a queue; None where it cannot be read."""
+    return _checked(_decoded(raw))
+
+
 def headers_of(message: Message) -> Message:
     """The message's headers; empty where it has none."""
     headers = message.get("headers")
@@ -216,9 +233,19 @@ def deaths_of(message: Message) -> int:
     return deaths if isinstance(deaths, int) else 0
 
 
+def as_waiting(message: Message) -> Message:
+    """The message as a worker records it that holds it back for now: should the worker die, it is not to blame."""
+    return {**message, "headers": {**headers_of(message), _WAITS_HEADER: True}}
+
+
+def is_waiting(message: Message) -> bool:
+    """Its worker holds it back."""
+    return bool(headers_of(message).get(_WAITS_HEADER))
+
+
 def further_attempt(message: Message, *, died: bool) -> Message:
     """The message as it is handed out once more: under another tag, so that its last holder can settle it no more."""
-    headers = dict(headers_of(message))
+    headers = {name: value for name, value in headers_of(message).items() if name != _WAITS_HEADER}
     attempt = headers.get(ATTEMPT_HEADER, 1)
     headers |= {"redelivered": True, ATTEMPT_HEADER: (attempt if isinstance(attempt, int) else 1) + 1}
     if died:
@@ -233,8 +260,28 @@ def _record_of(message: Message) -> str:
     return json.dumps([message, info.get("exchange") or "", info.get("routing_key") or ""])
 
 
-def _message_in(record: bytes) -> Message:
-    return cast(Message, json.loads(record)[0])
+def _decoded(raw: bytes) -> object:
+    """What these bytes say; None for what is no JSON: the server's reader lets pass what Python's does not."""
+    try:
+        return cast(object, json.loads(raw))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _checked(document: object) -> Message | None:
+    """The message that this is, if it has all that is read here."""
+    try:
+        message = cast(Message, document)
+        properties = message["properties"]
+        headers = cast(Message, message.get("headers") or {})
+        # What Celery cannot name, it cannot finish either: it would take up room for ever.
+        names = [headers[name] for name in ("id", "task") if name in headers]
+        texts: list[object] = [properties["delivery_tag"], message["body"], *(name or None for name in names)]
+        mappings: list[object] = [properties["delivery_info"], headers]
+    except (KeyError, TypeError, AttributeError):
+        return None
+    are_right = all(isinstance(one, str) for one in texts) and all(isinstance(one, dict) for one in mappings)
+    return message if are_right else None
 
 
 def _pairs(flat: list[Any]) -> list[tuple[Any, Any]]:

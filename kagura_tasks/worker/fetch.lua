@@ -3,8 +3,8 @@
 -- KEYS: unacked, unacked_index, leases, dead letters, counters, then the lists to take from, the most urgent first
 -- ARGV: room, lease (ms), dead_ttl (s), for each list '1' to record its messages or '0' where nobody will acknowledge
 --       them (one text), then the leases to settle
--- Returns the room that is left, how many dead letters there are more, and then the number of the list and the message,
--- in turn. Where room is left, this connection has read the length of each list, so that a server that tracks it tells
+-- Returns the room that is left, how many dead letters there are more, and then the number of the list, the delivery tag
+-- and the message, in turn. Where room is left, this connection has read the length of each list, so that a server that tracks it tells
 -- of the next message.
 local room, lease_ms, dead_ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 for i = 5, #ARGV do
@@ -14,14 +14,19 @@ for i = 5, #ARGV do
   redis.call('ZREM', KEYS[3], ARGV[i])
 end
 
+-- Nothing may fail once messages are taken, whatever they hold: they would be gone.
+local function text_of(value)
+  return type(value) == 'string' and value or ''
+end
+
 -- The parts of a message that a record needs; nil for what is no message.
 local function parts_of(message)
   local ok, decoded = pcall(cjson.decode, message)
   local properties = ok and type(decoded) == 'table' and type(decoded.body) == 'string' and decoded.properties
   local info = type(properties) == 'table' and properties.delivery_info
   local tag = type(info) == 'table' and properties.delivery_tag
-  if type(tag) ~= 'string' or not string.find(tag, '^%S+$') then return nil end
-  return tag, info.exchange or '', info.routing_key or ''
+  if type(tag) ~= 'string' or not string.find(tag, '^[%w%p]+$') then return nil end
+  return tag, text_of(info.exchange), text_of(info.routing_key)
 end
 
 -- No other client waits longer than about a millisecond: what is beyond is left for the next call.
@@ -48,6 +53,7 @@ for i = 6, #KEYS do
         end
         room = room - 1
         taken[#taken + 1] = i - 5
+        taken[#taken + 1] = tag
         taken[#taken + 1] = message
       end
     end

@@ -33,6 +33,10 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
+    def get(self, tag: str) -> Held | None:
+        """The message with this tag, if it is held."""
+        return self._held.get(tag)
+
     def hold(self, held: Held) -> None:
         """Hold a message that was fetched."""
         with self._guard:

@@ -19,7 +19,7 @@ from celery.worker import state
 
 from kagura_tasks.connections import REDIS_AWAY
 from kagura_tasks.errors import ConfigurationError
-from kagura_tasks.worker.deliveries import Claimed, Deliveries, Message, Missing, deaths_of, headers_of
+from kagura_tasks.worker.deliveries import Claimed, Deliveries, Message, Missing, deaths_of, headers_of, is_waiting
 from kagura_tasks.worker.holdings import Held, Holdings
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class LeaseKeeper:
         self._renewed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
+        self._telling = threading.Lock()
         self._is_needed: Callable[[], bool] = lambda: True
         os.register_at_fork(after_in_child=self._forget)
 
@@ -178,13 +179,17 @@ class LeaseKeeper:
         log.error("task %s was given to another worker: its result here will be refused", _name_of(held.message))
 
     def _settle(self) -> None:
-        """Tell the server what is done. Usually the fetch does; this is for the time without a consumer."""
-        settled = self.holdings.take_settled()
-        try:
-            self.deliveries.settle(settled)
-        except REDIS_AWAY:
-            self.holdings.bring_back_settled(settled)
-            raise
+        """Tell the server what is done. Usually the fetch does; this is for the time without a consumer.
+
+        One thread at a time: a process that ends must not overtake its keeper, which took what it did not tell yet.
+        """
+        with self._telling:
+            settled = self.holdings.take_settled()
+            try:
+                self.deliveries.settle(settled)
+            except REDIS_AWAY:
+                self.holdings.bring_back_settled(settled)
+                raise
 
     def _return(self) -> None:
         leases = self.holdings.returning()
@@ -198,6 +203,7 @@ class LeaseKeeper:
     def _forget(self) -> None:
         # A forked child holds nothing: its parent does.
         self.holdings = Holdings()
+        self._telling = threading.Lock()
         self._thread = None
 
 
@@ -208,11 +214,16 @@ def is_stopping() -> bool:
 
 def tags_with_the_pool() -> set[str]:
     """The delivery tags of what the pool runs, or is about to run."""
-    return {
-        request.message.delivery_tag
-        for request in _snapshot(state.reserved_requests) + _snapshot(state.active_requests)
-        if not request.acknowledged and (request in state.active_requests or request._apply_result is not None)
-    }
+    requests = {*_snapshot(state.reserved_requests), *_snapshot(state.active_requests)}
+    return {one.message.delivery_tag for one in requests if not one.acknowledged and _is_with_the_pool(one)}
+
+
+def _is_with_the_pool(request: Any) -> bool:
+    """It runs, or will. A pool of processes forgets what no child has begun when the connection is lost."""
+    if request in state.active_requests:
+        return True
+    given = request._apply_result
+    return given is not None and getattr(given(), "_accepted", True)
 
 
 def _tags_running_since(started_before: float) -> set[str]:
@@ -237,7 +248,9 @@ def _is_set(flag: object) -> bool:
 
 
 def _was_started(message: Message) -> bool:
-    """Its worker may have died of it: it did not wait for its time yet."""
+    """Its worker may have died of it: it waited neither for its time nor for its turn."""
+    if is_waiting(message):
+        return False
     eta = headers_of(message).get("eta")
     if not isinstance(eta, str):
         return True

@@ -15,7 +15,6 @@ Messages and records are kombu's own, so that stock workers and these can share 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from contextlib import suppress
@@ -24,12 +23,14 @@ from time import monotonic
 from typing import Any, Final, cast
 
 import redis
+from kombu.exceptions import OperationalError
 from kombu.transport import redis as stock
 from kombu.transport.virtual import base as virtual
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from kagura_tasks.connections import REDIS_AWAY
-from kagura_tasks.worker.deliveries import FETCH, Lease, Message, deaths_of
+from kagura_tasks.worker.deliveries import FETCH, Lease, Message, as_waiting, deaths_of, message_in
 from kagura_tasks.worker.holdings import Held, Holdings
 from kagura_tasks.worker.keepers import keeper_for
 from kagura_tasks.worker.lease import LeaseKeeper, is_stopping, tags_with_the_pool
@@ -296,9 +297,10 @@ class Channel(_StockChannel):
             self._send_text = True
             self._ask_again()
             return
-        except ResponseError:
+        except ResponseError as error:
+            # Such as a server that became a replica, or whose disk is full: Celery connects anew until it is well.
             self._ask_again()
-            raise
+            raise RedisConnectionError(f"the broker refused a fetch ({type(error).__name__})") from None
         if isinstance(said, list) and self._in_poll:
             self._take(cast("list[Any]", said))
         else:
@@ -324,12 +326,19 @@ class Channel(_StockChannel):
         self._may_be_more = not room_left
         if buried:
             log.error("%d items of the queues are no messages: they are dead letters now", buried)
-        for number, raw in zip(reply[2::2], reply[3::2], strict=True):
+        for number, tag, raw in zip(reply[2::3], reply[3::3], reply[4::3], strict=True):
             queue, list_key = self._lists[int(number) - 1]
-            message = cast(Message, json.loads(raw))
-            if queue not in self._unrecorded:
-                self.holdings.hold(Held(Lease(_tag(message), list_key), message))
-            self._fetched.append((queue, message))
+            self._hold(queue, Lease(tag.decode(), list_key), raw)
+
+    def _hold(self, queue: str, lease: Lease, raw: bytes) -> None:
+        message = message_in(raw)
+        if message is None or _tag(message) != lease.tag:
+            log.error("a message of the queue %s cannot be read: it is a dead letter", queue)
+            self.keeper.deliveries.bury_unreadable(lease, raw)
+            return
+        if queue not in self._unrecorded:
+            self.holdings.hold(Held(lease, message))
+        self._fetched.append((queue, message))
 
     def _deliver_fetched(self) -> None:
         """Hand the messages to their consumers."""
@@ -337,6 +346,7 @@ class Channel(_StockChannel):
             queue, message = self._fetched.popleft()
             if self._must_wait(message):
                 self._suspects.append((queue, message))
+                self._record(message, as_waiting(message))
             else:
                 self._hand_over(queue, message)
 
@@ -350,14 +360,26 @@ class Channel(_StockChannel):
         return False
 
     def _deliver_next_suspect(self) -> None:
-        if self._suspects and self._suspect not in self.holdings:
-            self._fetched.append(self._suspects.popleft())
+        if not self._suspects or self._suspect in self.holdings:
+            return
+        queue, message = self._suspects[0]
+        is_mine = self._record(message, message)
+        self._suspects.popleft()
+        if is_mine:
+            self._fetched.append((queue, message))
             self._deliver_fetched()
+
+    def _record(self, held: Message, now: Message) -> bool:
+        """Record what is held as it is now; whether it is still held."""
+        mine = self.holdings.get(_tag(held))
+        return mine is not None and self.keeper.deliveries.adopt(mine.lease, now)
 
     def _hand_over(self, queue: str, message: Message) -> None:
         try:
             self.connection._deliver(message, queue)
-        except (KeyError, TypeError, ValueError) as error:
+        except (*self.connection_errors, ResponseError, OperationalError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever is wrong with it must not end the worker)
             # The text of the error may quote the message.
             log.error("a message of the queue %s cannot be read (%s): it is a dead letter", queue, type(error).__name__)  # noqa: TRY400
             self.bury(_tag(message), "it cannot be read")

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from kagura_tasks import task_store
 from kagura_tasks.connections import async_client
 from kagura_tasks.delivery_keys import EPOCH
 from kagura_tasks.errors import TaskLost
@@ -57,7 +58,8 @@ class LossWatch:
         self._epoch = epoch
         if self._search_at is None or time.monotonic() < self._search_at:
             return
-        if not await self._is_known():
+        # It may have ended, and its message be gone, while we looked.
+        if not await self._is_known() and not (await task_store.find(self._settings, self._task_id)).is_finished:
             raise TaskLost(self._task_id)
         self._search_at = None
 

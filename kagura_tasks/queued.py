@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, Signature
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kagura_tasks import signatures, task_store
 from kagura_tasks.cache.llm_cache import LLMCache
@@ -24,6 +26,9 @@ from kagura_tasks.task_store import TaskRecord, record_key
 
 #: Seconds after which a waiter looks for itself, whatever it was told: the bound on any lost notice.
 _LOOK_AGAIN_S: Final = 5.0
+
+#: Seconds in which a Redis that is well answers whoever has waited in vain.
+_PING_S: Final = 0.5
 
 #: Seconds before the next look at a Redis that is away.
 _RECONNECT_S: Final = 0.2
@@ -44,7 +49,7 @@ class QueueExecutor:
         broker = self._settings.broker
         try:
             with redis_errors(broker):
-                signatures.complete(self._app, request, looked_up=looked_up).apply_async(task_id=task_id)
+                _send(signatures.complete(self._app, request, looked_up=looked_up), task_id)
         except OperationalError:
             raise RedisUnreachable(broker.masked(), "the message could not be sent") from None
         return self.result(task_id)
@@ -56,6 +61,15 @@ class QueueExecutor:
     def result(self, task_id: str) -> LLMResult:
         """The handle of a task that was sent before, perhaps by another process."""
         return LLMResult(task_id, QueuedAnswer(task_id, self._settings, self._app))
+
+
+def _send(signature: Signature[Any], task_id: str) -> None:
+    try:
+        signature.apply_async(task_id=task_id, retry=False)
+    except RedisConnectionError:
+        # A connection that was dropped while it was idle. (Celery would also send a second time to a server that hangs,
+        # which may have got the first: the task would run twice.)
+        signature.apply_async(task_id=task_id, retry=False)
 
 
 class QueuedAnswer:
@@ -130,5 +144,10 @@ class QueuedAnswer:
         return record if record.is_finished else None
 
     async def _ping(self) -> None:
-        client = async_client(self._settings.results, min(0.5, self._settings.redis_timeout_s))
-        await client.ping()
+        """Raises redis-py's errors where Redis is away, soon: the caller has waited long enough."""
+        client = async_client(self._settings.results, self._settings.redis_timeout_s)
+        try:
+            async with asyncio.timeout(_PING_S):
+                await client.ping()
+        except TimeoutError:
+            raise RedisTimeoutError from None

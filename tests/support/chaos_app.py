@@ -42,7 +42,7 @@ class PlainProvider:
 
 runtime.open_providers = lambda settings: PlainProvider()  # pyright: ignore[reportAttributeAccessIssue]
 app = create_app(load_settings())
-install(app, preload=False)
+install(app, preload=False, keep_deliveries=not os.environ.get("CHAOS_STOCK"))
 
 
 @app.task(name="team.ask")

@@ -23,6 +23,7 @@ from kagura_tasks.delivery_keys import TAKEN_TTL_S, taken_key
 from kagura_tasks.errors import TaskPoisoned
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker.deliveries import Message, headers_of
+from kagura_tasks.worker.lease import is_stopping
 from kagura_tasks.worker.transport import Channel
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ class Request(_StockRequest):
         """See Celery."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         channel = self._message.channel
-        if isinstance(error, WorkerLostError) and isinstance(channel, Channel):
+        # A worker that stops ends its children itself.
+        if isinstance(error, WorkerLostError) and isinstance(channel, Channel) and not is_stopping():
             channel.holdings.blame(self._message.delivery_tag)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 

@@ -32,7 +32,7 @@ def test_another_worker_takes_over(scene: Scene, pool: str, prompt: str, kind: s
 
 
 def test_what_was_stored_is_not_called_for_again(scene: Scene, pool: str, prompt: str):
-    """Killed between the answer's storage and the acknowledgement: the next worker finds the answer, and calls nobody."""
+    """Killed between the answer's storage and the acknowledgement: the next worker finds it, and calls nobody."""
     scene.workers(1, pool, environment={"CHAOS_STOP_ONCE_STORED": "1"})
     result = scene.client.submit(prompt)
     answer = result.get(timeout_s=30)

@@ -12,11 +12,20 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, cast
 
+from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit, getcurrent, greenlet
 
 
 class Abandoned(BaseException):
     """Nobody wants this job's result any more: it ends without storing one."""
+
+
+class SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
+    """The soft time limit, as a coroutine sees it.
+
+    A cancellation as well: `asyncio.timeout`, `wait_for`, `TaskGroup` and HTTP clients let go of what they wait for
+    when they are cancelled, and of nothing else.
+    """
 
 
 class GreenletCoroutine(Coroutine[Any, Any, None]):
@@ -25,7 +34,8 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
     Attributes:
         interruption: Thrown into the function in place of the next cancellation.
         is_abandoned: Whatever the function awaited, it is left with Abandoned.
-        has_body: The function has begun the body of its task; what it calls from there is called plainly.
+        is_in_body: The function runs the body of its task; what that calls is called plainly.
+        is_in_thread: The body runs in a thread, where nothing can interrupt it.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -35,7 +45,8 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
         self._hub: greenlet | None = None
         self.interruption: BaseException | None = None
         self.is_abandoned = False
-        self.has_body = False
+        self.is_in_body = False
+        self.is_in_thread = False
 
     def run(self) -> None:
         """What the greenlet does."""

@@ -11,6 +11,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kagura_tasks.app import settings_of
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker import tasks
+from kagura_tasks.worker.coroutine_tasks import refuse_coroutines
 from kagura_tasks.worker.runtime import Runtime
 from kagura_tasks.worker.shutdown import hand_back_after
 from kagura_tasks.worker.start_checks import log_broker_problems
@@ -53,6 +54,10 @@ def install(
         if getattr(instance, "app", None) is app:
             log_broker_problems(settings)
 
+    def look_for_coroutines(instance: Any = None, **_: object) -> None:
+        if getattr(instance, "app", None) is app and not hasattr(instance.pool_cls, "awaits_coroutines"):
+            refuse_coroutines(app)
+
     def bound_the_shutdown(sender: Any = None, **_: object) -> None:
         if sender in workers:
             hand_back_after(settings.shutdown_timeout_s, workers[sender], runtime)
@@ -70,6 +75,7 @@ def install(
     celeryd_init.connect(choose_transport, weak=False)
     # Not before: what is logged earlier goes nowhere.
     celeryd_after_setup.connect(warn_of_the_broker, weak=False)
+    celeryd_after_setup.connect(look_for_coroutines, weak=False)
     worker_shutting_down.connect(bound_the_shutdown, weak=False)
 
 

@@ -13,8 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from celery.concurrency.base import BasePool
 
@@ -22,7 +21,8 @@ from kagura_tasks import parking
 from kagura_tasks.connections import close_async_clients
 from kagura_tasks.worker.greenlets import current_job
 from kagura_tasks.worker.loop_watch import LoopWatch
-from kagura_tasks.worker.pool_job import PoolJob, TimeLimits
+from kagura_tasks.worker.plain_threads import PlainThreads
+from kagura_tasks.worker.pool_job import Listeners, PoolJob, TimeLimits
 from kagura_tasks.worker.task_bodies import adapt
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ _StockPool: Any = BasePool
 class TaskPool(_StockPool):
     """Runs tasks on one event loop."""
 
+    #: For those who look whether a pool can run an `async def`.
+    awaits_coroutines = True
+
     signal_safe = False
     body_can_be_buffer = True
 
@@ -48,10 +51,10 @@ class TaskPool(_StockPool):
         self._jobs: dict[int, PoolJob] = {}
         self._is_pumping = False
         self._numbers = itertools.count(1)
-        self.abandoned_total = 0
-        self._executor = ThreadPoolExecutor(min(self.limit, _MOST_THREADS), thread_name_prefix="kagura-plain-task")
+        self._left_total = 0
+        self._threads = PlainThreads(min(self.limit, _MOST_THREADS))
         for task in self.app.tasks.values():
-            adapt(task, self._executor)
+            adapt(task, self._threads)
         parking.provide(_find_awaiter)
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kagura-pool", daemon=True)
@@ -66,6 +69,7 @@ class TaskPool(_StockPool):
         kwargs: Any = None,
         callback: Callable[..., Any] | None = None,
         accept_callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
         timeout: float | None = None,
         soft_timeout: float | None = None,
         timeout_callback: Callable[..., Any] | None = None,
@@ -73,7 +77,8 @@ class TaskPool(_StockPool):
     ) -> PoolJob:
         """See Celery."""
         limits = TimeLimits(soft_timeout, timeout, timeout_callback)
-        job = PoolJob(next(self._numbers), (target, args, kwargs), accept_callback, callback, limits, self._release)
+        listeners = Listeners(accept_callback, callback, error_callback)
+        job = PoolJob(next(self._numbers), (target, args, kwargs), listeners, limits, self._release)
         with self._guard:
             self._inbox.append(job)
         self._wake()
@@ -95,6 +100,7 @@ class TaskPool(_StockPool):
     def grow(self, n: int = 1) -> None:
         """See Celery."""
         self.limit += n
+        self._threads.limit = min(self.limit, _MOST_THREADS)
         self._wake()
 
     def shrink(self, n: int = 1) -> None:
@@ -126,7 +132,7 @@ class TaskPool(_StockPool):
             log.warning("the event loop did not end in time")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_TIMEOUT_S)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
 
     def _wake(self) -> None:
         """Let the loop look into the inbox, once for all that comes until it does."""
@@ -152,18 +158,18 @@ class TaskPool(_StockPool):
         """A job ended, or was abandoned: its slot is free."""
         with self._guard:
             if self._jobs.pop(job.number, None) is not None:
-                self.abandoned_total += job.is_abandoned
+                self._left_total += job.is_left
             self._guard.notify_all()
             has_more = bool(self._inbox)
         if has_more:
             self._wake()
 
     def _get_info(self) -> dict[str, Any]:
-        stock = cast(Any, super())._get_info()
+        stock: Any = super()
         return {
-            **stock,
+            **stock._get_info(),
             "running": len(self._jobs),
-            "abandoned": self.abandoned_total,
+            "abandoned": self._left_total + self._threads.forsaken_total,
             "loop": type(self._loop).__module__,
             "loop-blocked": self._watch.blocked_total,
         }

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from celery.concurrency.base import apply_target
-from celery.exceptions import SoftTimeLimitExceeded
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from greenlet import GreenletExit
 
-from kagura_tasks.worker.greenlets import Abandoned, GreenletCoroutine
+from kagura_tasks.worker.greenlets import Abandoned, GreenletCoroutine, SoftLimit
 
 log = logging.getLogger(__name__)
 
 #: Seconds that an abandoned coroutine has to clean up before its slot is given to another task.
 _CLEAN_UP_S: Final = 1.0
 
+#: A limit that is reached while a task is made ready, or its result is stored, looks again after so many seconds.
+_AGAIN_S: Final = 0.1
+
 Call = tuple[Callable[..., Any], Any, Any]
+Tell = Callable[..., Any]
 
 
 class TimeLimits(NamedTuple):
@@ -28,29 +34,36 @@ class TimeLimits(NamedTuple):
     told: Callable[..., Any] | None
 
 
+class Listeners(NamedTuple):
+    """Whom Celery wants to be told, all optional: of its start, its outcome, and an end without one."""
+
+    accepted: Tell | None
+    done: Tell | None
+    lost: Tell | None
+
+
 class PoolJob:
     """A task in the pool.
 
     Attributes:
         number: What Celery knows it by, in place of a process id.
         is_abandoned: Nobody wants its result any more.
+        is_left: It was abandoned, and would not end.
     """
 
     def __init__(
         self,
         number: int,
         call: Call,
-        accepted: Callable[..., Any] | None,
-        done: Callable[..., Any] | None,
+        listeners: Listeners,
         limits: TimeLimits,
         release: Callable[[PoolJob], None],
     ) -> None:
-        """Take what to call, and whom to tell of its start, its end, and its free slot."""
+        """Take what to call, whom to tell, and what gives its slot to another."""
         self.number = number
-        self.is_abandoned = False
+        self.is_abandoned = self.is_left = False
         self._call = call
-        self._accepted = accepted
-        self._done = done
+        self._listeners = listeners
         self._limits = limits
         self._release = release
         self._timers: list[asyncio.TimerHandle] = []
@@ -81,27 +94,55 @@ class PoolJob:
 
     def _run(self) -> None:
         target, args, kwargs = self._call
-        apply_target(target, args, kwargs, self._tell, self._accepted, pid=self.number)
+        if self._listeners.accepted is not None:
+            self._listeners.accepted(self.number, time.monotonic())
+        try:
+            outcome = target(*(args or ()), **(kwargs or {}))
+        except (Abandoned, GreenletExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 (SystemExit, say: it must not end the event loop)
+            self._tell_of_loss(error)
+        else:
+            self._tell(self._listeners.done, outcome)
 
-    def _tell(self, result: Any) -> None:
-        if not self.is_abandoned and self._done is not None:
-            self._done(result)
+    def _tell(self, listener: Tell | None, outcome: Any) -> None:
+        if not self.is_abandoned and listener is not None:
+            listener(outcome)
+
+    def _tell_of_loss(self, error: BaseException) -> None:
+        """The tracer had no answer to it. Other pools lose a process by it, and Celery hears of that."""
+        log.error("a task ended with %s", type(error).__name__)
+        try:
+            raise WorkerLostError(repr(error)) from error
+        except WorkerLostError:
+            self._tell(self._listeners.lost, ExceptionInfo())
 
     def _soften(self) -> None:
         """The soft limit: the coroutine gets SoftTimeLimitExceeded where it waits, and may clean up, or answer."""
-        if self._task is not None and not self._task.done() and not self.is_abandoned:
-            self._tell_of_limit(soft=True, limit_s=self._limits.soft_s)
-            self._coroutine.interruption = SoftTimeLimitExceeded(self._limits.soft_s)
+        if self._task is None or self._task.done() or self.is_abandoned:
+            return
+        if not self._coroutine.is_in_body:
+            self._call_later(_AGAIN_S, self._soften)
+            return
+        self._tell_of_limit(soft=True, limit_s=self._limits.soft_s)
+        if not self._coroutine.is_in_thread:
+            self._coroutine.interruption = SoftLimit(self._limits.soft_s)
             self._task.cancel()
 
     def _end_hard(self) -> None:
         """The hard limit: it ends now, and is recorded as failed."""
         if self._task is None or self._task.done() or self.is_abandoned:
             return
+        if not self._coroutine.is_in_body:
+            self._call_later(_AGAIN_S, self._end_hard)
+            return
         self.abandon()
         # Recording takes a word with Redis: in a greenlet of its own, so that the loop goes on.
         chore = GreenletCoroutine(lambda: self._tell_of_limit(soft=False, limit_s=self._limits.hard_s))
         self._chore = self._task.get_loop().create_task(chore)
+
+    def _call_later(self, delay_s: float, what: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, what))
 
     def _tell_of_limit(self, *, soft: bool, limit_s: float | None) -> None:
         if self._limits.told is not None:
@@ -111,6 +152,7 @@ class PoolJob:
         """It would not end, and cannot be made to: its slot goes to another, and its result is refused."""
         if self._task is not None and not self._task.done():
             log.error("a task swallows its cancellation: it is left to itself, and its result will be refused")
+            self.is_left = True
             self._release(self)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -7,61 +7,95 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import Callable
 from functools import partial, wraps
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Final, cast
 
 from celery import _state
+from celery.exceptions import SoftTimeLimitExceeded
 
-from kagura_tasks.worker.greenlets import GreenletCoroutine, current_job
+from kagura_tasks.worker.coroutine_tasks import attribute_of_body
+from kagura_tasks.worker.greenlets import GreenletCoroutine, SoftLimit, current_job
+from kagura_tasks.worker.plain_threads import PlainThreads
 
 #: A task with this attribute blocks nobody: it waits through `parking`, and needs no thread.
 RUNS_ON_LOOP: Final = "runs_on_loop"
 
+#: Celery's tasks that only call another task, once for each item: it is that one's body that counts.
+_CALLERS: Final = {"celery.map", "celery.starmap"}
+
 _ADAPTED: Final = "__kagura_adapted__"
 
+Body = Callable[..., Any]
+_Start = Callable[[GreenletCoroutine, Any, Any], Any]
 
-def adapt(task: Any, executor: Executor) -> None:
+
+def adapt(task: Any, threads: PlainThreads) -> None:
     """Let the task's body run as the pool needs it. Anywhere else than in a job it runs as it always did."""
-    # With `autoretry_for`, `run` is Celery's: it catches what the body raises, and the body is here.
-    name = "_orig_run" if hasattr(task, "_orig_run") else "run"
+    name = attribute_of_body(task)
     body = getattr(task, name)
-    if getattr(body, _ADAPTED, False) or getattr(task, RUNS_ON_LOOP, False):
+    body = getattr(body, _ADAPTED, body)  # for another pool in this process, before
+    if task.name in _CALLERS:
         return
-    start = partial(_awaited, body) if iscoroutinefunction(body) else partial(_in_thread, task, body, executor)
+    if getattr(task, RUNS_ON_LOOP, False):
+        start: _Start = partial(_directly, body)
+    elif iscoroutinefunction(body):
+        start = partial(_awaited, body)
+    else:
+        start = partial(_in_thread, task, body, threads)
     setattr(task, name, _adapted(body, start))
 
 
-def _adapted(body: Callable[..., Any], start: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+def _adapted(body: Body, start: _Start) -> Body:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
         job = current_job()
         # A body that calls another task as a function wants what that function returns.
-        if job is None or job.has_body:
+        if job is None or job.is_in_body:
             return body(*args, **kwargs)
-        job.has_body = True
-        return _wait(job, start(args, kwargs))
+        job.is_in_body = True
+        try:
+            return start(job, args, kwargs)
+        except SoftLimit as limit:
+            raise SoftTimeLimitExceeded(*limit.args) from limit
+        except asyncio.CancelledError:
+            # Celery knows no such end of a task, and would take the worker for lost.
+            raise RuntimeError("the task's coroutine was cancelled by its own code") from None
+        finally:
+            job.is_in_body = job.is_in_thread = False
 
-    setattr(run, _ADAPTED, True)
+    setattr(run, _ADAPTED, body)
     return run
 
 
-def _wait(job: GreenletCoroutine, awaitable: Awaitable[Any]) -> Any:
+def _directly(body: Body, _job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
+    return body(*args, **kwargs)
+
+
+def _awaited(body: Body, job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
+    return job.wait(body(*args, **kwargs))
+
+
+def _in_thread(task: Any, body: Body, threads: PlainThreads, job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
+    job.is_in_thread = True
+    result = job.wait(_result_of(_in_context(task, body, args, kwargs), threads))
+    job.is_in_thread = False
+    # A plain decorator around an `async def`, say.
+    return job.wait(result) if isawaitable(result) else result
+
+
+async def _result_of(function: Callable[[], Any], threads: PlainThreads) -> Any:
+    future = threads.submit(function)
     try:
-        return job.wait(awaitable)
+        return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        # Celery knows no such end of a task, and would take the worker for lost.
-        raise RuntimeError("the task's coroutine was cancelled by its own code") from None
+        threads.forsake(future)
+        raise
 
 
-async def _awaited(body: Callable[..., Awaitable[Any]], args: Any, kwargs: Any) -> Any:
-    return await body(*args, **kwargs)
-
-
-async def _in_thread(task: Any, body: Callable[..., Any], executor: Executor, args: Any, kwargs: Any) -> Any:
-    """The body in a thread, where `current_task` and `self.request` are the same as here."""
+def _in_context(task: Any, body: Body, args: Any, kwargs: Any) -> Callable[[], Any]:
+    """The body, for a thread, where `current_task` and `self.request` are the same as here."""
     request = task.request_stack.top
     stack = cast(Any, _state)._task_stack
 
@@ -77,5 +111,4 @@ async def _in_thread(task: Any, body: Callable[..., Any], executor: Executor, ar
             stack.pop()
             task.request_stack.pop()
 
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(executor, context.run, run)
+    return partial(contextvars.copy_context().run, run)

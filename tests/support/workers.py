@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from kagura_tasks.embedded_redis import tied_to_this_process
 from kagura_tasks.settings import ENV_PREFIX
+from kagura_tasks.worker.coroutine_tasks import POOL
 from tests.support.wait import until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ class WorkerOptions:
     """How a worker is started.
 
     Attributes:
-        pool: Celery's pool.
+        pool: Celery's pool; "asyncio" is ours, which Celery knows as a custom one.
         concurrency: Tasks in flight.
         queues: What it consumes.
         app: What it loads.
@@ -51,7 +52,8 @@ class WorkerOptions:
     def command(self, hostname: str) -> list[str]:
         """What one would type."""
         start = [sys.executable, "-m", "celery", "-A", self.app, "worker", "-n", hostname, "-l", "INFO"]
-        what = ["-Q", self.queues, "-P", self.pool, "-c", str(self.concurrency)]
+        pool = "custom" if self.pool == "asyncio" else self.pool
+        what = ["-Q", self.queues, "-P", pool, "-c", str(self.concurrency)]
         return [*start, *what, "--without-gossip", "--without-mingle", *self.arguments]
 
 
@@ -69,6 +71,7 @@ class Worker:
             "OPENAI_API_BASE": api_base,
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "PYTHONUNBUFFERED": "1",
+            "CELERY_CUSTOM_WORKER_POOL": POOL,
         }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

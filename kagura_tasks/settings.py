@@ -83,6 +83,7 @@ class Settings(BaseSettings):
         longest_hold_s: Seconds after which a task that still runs counts as hung, and goes to another worker.
         max_deaths: A task whose worker died this often while it held it goes to the dead letters.
         shutdown_timeout_s: Seconds that a stopping worker gives running calls before it hands them back.
+        loop_blocked_s: Seconds after which a task that blocks the event loop of its worker is logged with its stack.
         max_prompt_bytes: Largest request, as JSON.
         concurrency: Calls in flight in one worker process.
         redis_timeout_s: Seconds after which an answer of Redis is no longer waited for.
@@ -120,6 +121,7 @@ class Settings(BaseSettings):
     longest_hold_s: float = Field(default=3600.0, gt=0)
     max_deaths: int = Field(default=3, gt=0)
     shutdown_timeout_s: float = Field(default=25.0, gt=0)
+    loop_blocked_s: float = Field(default=1.0, gt=0)
     max_prompt_bytes: int = Field(default=1_000_000, gt=0)
     concurrency: int = Field(default=256, gt=0)
     redis_timeout_s: float = Field(default=2.0, gt=0)

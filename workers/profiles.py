@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from kagura_tasks import queues
+from kagura_tasks.worker.coroutine_tasks import POOL
+
+#: What Celery's command line calls a pool that is not one of its own, and the variable that says which.
+CUSTOM: Final = "custom"
+ENVIRONMENT: Final = {"CELERY_CUSTOM_WORKER_POOL": POOL}
 
 
 @dataclass(frozen=True)
@@ -14,13 +19,13 @@ class Profile:
 
     Attributes:
         queues: What it serves, the most urgent first.
-        pool: Celery's pool. Calls of models wait for a network: threads hold hundreds of them on one event loop.
+        pool: By Celery's name; "custom" is our asyncio pool, where `ENVIRONMENT` is in the worker's environment.
         concurrency: Tasks at a time in one process; None is `KAGURA_TASKS_CONCURRENCY`.
         prefetch: Messages fetched ahead for each of them.
     """
 
     queues: tuple[str, ...]
-    pool: str
+    pool: str = CUSTOM
     concurrency: int | None = None
     prefetch: int = 1
 
@@ -35,7 +40,7 @@ class Profile:
 
 
 PROFILES: Final[dict[str, Profile]] = {
-    "interactive": Profile(queues=(queues.LLM, queues.ROUTING), pool="threads"),
-    "batch": Profile(queues=(queues.LLM_BATCH,), pool="threads"),
-    "all": Profile(queues=(queues.LLM, queues.ROUTING, queues.LLM_BATCH, queues.FILES), pool="threads"),
+    "interactive": Profile(queues=(queues.LLM, queues.ROUTING)),
+    "batch": Profile(queues=(queues.LLM_BATCH,)),
+    "all": Profile(queues=(queues.LLM, queues.ROUTING, queues.LLM_BATCH, queues.FILES)),
 }

@@ -20,7 +20,7 @@ from kagura_tasks.cli.processes import Program, Programs, RunningProgram
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.errors import ConfigurationError
 from kagura_tasks.settings import ENV_PREFIX, Settings
-from workers.profiles import Profile
+from workers.profiles import ENVIRONMENT, Profile
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -59,7 +59,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """What the programs of these settings inherit."""
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _AS_ROOT]))
     ours = {f"{ENV_PREFIX}REDIS_URL": str(settings.redis_url), "PYTHONWARNINGS": quiet, "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **ours}
+    return {**os.environ, **ENVIRONMENT, **ours}
 
 
 def export_line(settings: Settings) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 from kagura_tasks.embedded_redis import tied_to_this_process
 from kagura_tasks.errors import KaguraTasksError
@@ -22,8 +22,8 @@ from kagura_tasks.errors import KaguraTasksError
 _POLL_S: Final = 0.05
 #: A worker imports LiteLLM before it is ready: seconds of CPU, and several of them start at once.
 _START_TIMEOUT_S: Final = 120.0
-#: What runs may be finished for so long (s) after the first Ctrl-C.
-_STOP_TIMEOUT_S: Final = 10.0
+#: What a worker needs (s) beside the time that it gives its calls: to hand back what is left, and to say goodbye.
+_GOODBYE_S: Final = 15.0
 
 _FIRST_RESTART_S: Final = 1.0
 _LAST_RESTART_S: Final = 30.0
@@ -54,6 +54,7 @@ class Program:
         environment: All of its environment.
         is_ready: Tells from what it wrote since its start whether it is at work.
         folder: Where it runs; None is where we run.
+        has_log: What it writes goes to a file of its own; otherwise it goes where ours goes.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Program:
     environment: Mapping[str, str]
     is_ready: Callable[[str], bool]
     folder: Path | None = None
+    has_log: bool = True
 
 
 class RunningProgram:
@@ -92,6 +94,8 @@ class RunningProgram:
     @property
     def output(self) -> str:
         """What the process wrote."""
+        if not self.program.has_log:
+            return ""
         return self._log.read_bytes()[self._log_start :].decode("utf-8", "replace")
 
     def is_ready(self) -> bool:
@@ -132,19 +136,24 @@ class RunningProgram:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._started_at = time.monotonic()
+        if not self.program.has_log:
+            return self._start(None)
         with self._log.open("ab") as log:
             self._log_start = log.tell()
-            return subprocess.Popen(
-                tied_to_this_process(self.program.command),
-                cwd=self.program.folder,
-                env=dict(self.program.environment),
-                # Never written to: it ends with us, for programs that look.
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C in a terminal is for us alone: we stop the others in order.
-                start_new_session=True,
-            )
+            return self._start(log)
+
+    def _start(self, log: BinaryIO | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            tied_to_this_process(self.program.command),
+            cwd=self.program.folder,
+            env=dict(self.program.environment),
+            # Never written to: it ends with us, for programs that look.
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=None if log is None else subprocess.STDOUT,
+            # Ctrl-C in a terminal is for us alone: we stop the others in order.
+            start_new_session=True,
+        )
 
     def _bury(self) -> None:
         """Wait for the end of a process that is as good as gone, and close our end of its standard input."""
@@ -156,7 +165,8 @@ class RunningProgram:
         delay_s = restart_delay_s(self._deaths)
         self._deaths += 1
         self._restart_at = time.monotonic() + delay_s
-        say(f"{self.name} {self._how_it_ended()}: starting it again in {delay_s:g} s (its log: {self._log})")
+        where = f" (its log: {self._log})" if self.program.has_log else ""
+        say(f"{self.name} {self._how_it_ended()}: starting it again in {delay_s:g} s{where}")
 
     def _how_it_ended(self) -> str:
         code = self._process.returncode
@@ -166,8 +176,9 @@ class RunningProgram:
 class Programs:
     """A context manager: whatever was started in it is stopped when it is left. For the main thread alone."""
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
+    def __init__(self, patience_s: float) -> None:
+        """Start nothing yet. What runs may be finished for so long after the first Ctrl-C: see `patience_s`."""
+        self._patience_s = patience_s
         self.folder = Path(tempfile.mkdtemp(prefix="kagura-tasks-"))
         self._running: list[RunningProgram] = []
 
@@ -203,7 +214,7 @@ class Programs:
         try:
             for running in self._running:
                 running.terminate()
-            deadline = time.monotonic() + _STOP_TIMEOUT_S
+            deadline = time.monotonic() + self._patience_s
             for running in self._running:
                 running.wait(max(0.0, deadline - time.monotonic()))
         except KeyboardInterrupt:
@@ -236,6 +247,11 @@ def ends_like_ctrl_c() -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def patience_s(shutdown_timeout_s: float) -> float:
+    """Seconds that a worker has to end; longer than it takes to hand back what will not end in time."""
+    return shutdown_timeout_s + _GOODBYE_S
 
 
 def restart_delay_s(deaths: int) -> float:

@@ -29,14 +29,15 @@ def up(
     A worker that dies is started again.
     """
     from kagura_tasks.cli import fleet
-    from kagura_tasks.cli.processes import Programs, ends_like_ctrl_c
+    from kagura_tasks.cli.processes import Programs, ends_like_ctrl_c, patience_s
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.settings import load_settings
     from workers.profiles import PROFILES
 
     fleet.require_worker()
-    screen = Screen(as_json)
-    with ends_like_ctrl_c(), fleet.running_redis(load_settings()) as ground, Programs() as programs:
+    screen, settings = Screen(as_json), load_settings()
+    patience = patience_s(settings.shutdown_timeout_s)
+    with ends_like_ctrl_c(), fleet.running_redis(settings) as ground, Programs(patience) as programs:
         environment = fleet.environment_of(ground.settings)
         started = fleet.start_workers(programs, ground, PROFILES[profile], workers, environment)
         flower = None if no_flower else fleet.start_flower(programs, flower_port, environment, screen.note)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -22,11 +20,16 @@ def worker(
     queues: Annotated[
         str | None, typer.Option(metavar="NAME,...", show_default="the profile's", help="Queues to serve.")
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Worker processes, for more cores; one that dies is replaced.")
+    ] = 1,
 ) -> None:
-    """Run one worker: `celery -A workers.main worker`, with a profile's arguments.
+    """Run a worker: `celery -A workers.main worker`, with a profile's arguments.
 
-    Whatever else is given goes to `celery worker` as it is, such as --hostname=night@%h or --loglevel=DEBUG.
+    Whatever else is given goes to `celery worker` as it is, such as --hostname=night@%h or --loglevel=DEBUG. With
+    --processes=2 there are two of them, night-1@... and night-2@..., until SIGTERM or Ctrl-C, which stops both.
     """
+    from kagura_tasks.cli import worker_processes
     from kagura_tasks.cli.fleet import require_worker
     from kagura_tasks.settings import load_settings
     from workers.profiles import PROFILES
@@ -38,6 +41,8 @@ def worker(
         arguments.append(f"--concurrency={concurrency}")
     if queues:
         arguments.append(f"--queues={queues}")
-    start = [sys.executable, "-m", "celery", "-A", "workers.main", "worker", "--loglevel=INFO"]
     # Of two equal options Celery takes the last one.
-    os.execv(sys.executable, [*start, *arguments, *context.args])  # noqa: S606 (no shell is wanted)
+    arguments += context.args
+    if processes == 1:
+        worker_processes.become(arguments)
+    worker_processes.supervise(processes, arguments, settings)

@@ -12,9 +12,6 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-#: A loop that does nothing for longer than this (s) is blocked.
-_BLOCKED_S: Final = 1.0
-
 _BEAT_S: Final = 0.25
 
 
@@ -25,10 +22,8 @@ class LoopWatch:
         blocked_total: How often the loop was blocked.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, blocked_s: float = _BLOCKED_S
-    ) -> None:
-        """Take the loop, the thread that it runs in, and what counts as blocked."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread, blocked_s: float) -> None:
+        """Take the loop, the thread that it runs in, and how long (s) a loop does nothing that is blocked."""
         self.blocked_total = 0
         self._loop = loop
         self._loop_thread = thread

@@ -19,6 +19,7 @@ from celery.concurrency.base import BasePool
 
 from kagura_tasks import parking
 from kagura_tasks.connections import close_async_clients
+from kagura_tasks.settings import load_settings
 from kagura_tasks.worker.greenlets import current_job
 from kagura_tasks.worker.loop_watch import LoopWatch
 from kagura_tasks.worker.plain_threads import PlainThreads
@@ -59,7 +60,7 @@ class TaskPool(_StockPool):
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kagura-pool", daemon=True)
         self._thread.start()
-        self._watch = LoopWatch(self._loop, self._thread)
+        self._watch = LoopWatch(self._loop, self._thread, load_settings().loop_blocked_s)
         self._watch.start()
 
     def on_apply(

@@ -60,7 +60,7 @@ def test_a_local_model_that_does_not_run_is_no_end(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     said: list[str] = []
-    with Programs() as programs:
+    with Programs(10) as programs:
         model = start_model(programs, scripted=False, say=said.append)
     assert model.name == "openai/scripted"
     assert said == ["the local model was ended by SIGABRT before it was ready: going on without a model"]

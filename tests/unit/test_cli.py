@@ -24,6 +24,7 @@ from kagura_tasks.cli.options import ProfileName
 from kagura_tasks.cli.processes import restart_delay_s
 from kagura_tasks.cli.reference import markdown
 from kagura_tasks.cli.screen import Screen, printable
+from kagura_tasks.cli.worker_processes import hostname_in, numbered
 from kagura_tasks.schemas import Completion, Usage
 from kagura_tasks.settings import RedisUrl
 from workers.profiles import PROFILES
@@ -68,6 +69,7 @@ def test_the_reference_is_up_to_date():
         ["run", "hi", "--param", "model=1"],
         ["run", "hi", "--timeout", "0"],
         ["worker", "--profile", "huge"],
+        ["worker", "--processes", "0"],
         ["up", "--workers", "0"],
         ["demo", "--model", "openai/gpt-4o-mini", "--scripted"],
         ["dead", "list", "--limit", "0"],
@@ -80,6 +82,23 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]):
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 2
     assert "Error" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "celery-2@%h"),
+        (["--hostname=night@%h"], "night-2@%h"),
+        (["--hostname", "night@here"], "night-2@here"),
+        (["-n", "night@%h", "-E"], "night-2@%h"),
+        (["-nnight@%h"], "night-2@%h"),
+        (["--hostname=here"], "celery-2@here"),
+        (["-n", "one@%h", "--hostname=two@%h"], "two-2@%h"),
+    ],
+)
+def test_one_of_several_workers_has_a_name_of_its_own(arguments: list[str], name: str):
+    """The given name with a number; what is left out is as in Celery."""
+    assert numbered(hostname_in(arguments), 2) == name
 
 
 def test_profiles_are_those_of_the_workers():

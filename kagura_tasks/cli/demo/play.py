@@ -13,7 +13,7 @@ from kagura_tasks.cli.demo.model import Model, hosted_model, start_model
 from kagura_tasks.cli.demo.prompts import FIRST, MANY
 from kagura_tasks.cli.demo.rounds import Round, send
 from kagura_tasks.cli.fleet import Ground
-from kagura_tasks.cli.processes import Programs, ends_like_ctrl_c
+from kagura_tasks.cli.processes import Programs, ends_like_ctrl_c, patience_s
 from kagura_tasks.cli.screen import Screen
 from kagura_tasks.client import LLMClient
 from kagura_tasks.errors import ConfigurationError
@@ -41,8 +41,9 @@ class Choice:
 def play(choice: Choice, keep: bool, as_json: bool) -> None:
     """Start everything, send the prompts, show what came back, stop everything."""
     fleet.require_worker()
-    screen = Screen(as_json)
-    with ends_like_ctrl_c(), fleet.running_redis(load_settings()) as ground, Programs() as programs:
+    screen, settings = Screen(as_json), load_settings()
+    patience = patience_s(settings.shutdown_timeout_s)
+    with ends_like_ctrl_c(), fleet.running_redis(settings) as ground, Programs(patience) as programs:
         _refuse_company(ground)
         model, flower = _start(choice, ground, programs, screen)
         rounds = _rounds(_client(ground), model, screen)

@@ -14,9 +14,9 @@ from tests.support.llm import StubServer
 from tests.support.redis_keys import keys_without_ttl
 
 
-@pytest.fixture(params=["threads", "prefork"])
+@pytest.fixture(params=["threads", "prefork", "asyncio"])
 def pool(request: pytest.FixtureRequest) -> str:
-    """Both pools."""
+    """All pools."""
     return str(request.param)
 
 

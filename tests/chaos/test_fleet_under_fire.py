@@ -20,7 +20,7 @@ CONCURRENCY = 5
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["threads", "prefork", "asyncio"])
 def test_nothing_is_lost_and_little_is_repeated(scene: Scene, pool: str, prompt: str):
     """A worker is killed every few seconds and replaced, Redis (append-only) is restarted once: each task is answered,
     and the provider is asked no more often than there are tasks and calls that a kill cut off."""

@@ -17,7 +17,7 @@ def prompt() -> str:
     return f"Say something about {uuid4().hex}."
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["threads", "prefork", "asyncio"])
 def test_one_follower_takes_over_when_the_leader_is_killed(
     settings: Settings, start_workers: Fleet, stub: StubServer, prompt: str, pool: str
 ):

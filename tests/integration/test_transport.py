@@ -14,7 +14,7 @@ from tests.support.wait import until
 from tests.support.workers import WorkerOptions
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["threads", "prefork", "asyncio"])
 def test_what_waits_is_answered_once_each(settings: Settings, start_workers, stub: StubServer, prompt: str, pool: str):
     """Hundreds of waiting messages, on both queues and all priorities: each answered, each called for once."""
     client = LLMClient(settings)

@@ -23,7 +23,7 @@ from kagura_tasks.delivery_keys import TAKEN_TTL_S, taken_key
 from kagura_tasks.errors import TaskPoisoned
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker.deliveries import Message, headers_of
-from kagura_tasks.worker.lease import is_stopping
+from kagura_tasks.worker.lease import is_stopping, was_sent
 from kagura_tasks.worker.transport import Channel
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,12 @@ class Consumer(_StockConsumer):
             if task.Request == _STOCK_REQUEST:
                 task.Request = _REQUEST
         super().update_strategies()
+
+    def on_close(self) -> None:
+        """See Celery. Its pool of processes would forget what a child was sent and has not confirmed, but does."""
+        for job in list(getattr(getattr(self.pool, "_pool", None), "_cache", {}).values()):
+            job._accepted = job._accepted or was_sent(job)
+        super().on_close()
 
     def on_ready(self) -> None:
         """See Celery. From here on the transport can tell what it buries."""

@@ -218,12 +218,15 @@ def tags_with_the_pool() -> set[str]:
     return {one.message.delivery_tag for one in requests if not one.acknowledged and _is_with_the_pool(one)}
 
 
+def was_sent(job: Any) -> bool:
+    """A child of the pool has this job, or is being sent it. (Pools of threads keep all that they are given.)"""
+    return getattr(job, "_accepted", True) or getattr(job, "_writer", None) is not None
+
+
 def _is_with_the_pool(request: Any) -> bool:
-    """It runs, or will. A pool of processes forgets what no child has begun when the connection is lost."""
-    if request in state.active_requests:
-        return True
+    """It runs, or will. A pool of processes forgets what it has sent to no child when the connection is lost."""
     given = request._apply_result
-    return given is not None and getattr(given(), "_accepted", True)
+    return request in state.active_requests or (given is not None and was_sent(given()))
 
 
 def _tags_running_since(started_before: float) -> set[str]:

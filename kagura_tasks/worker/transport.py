@@ -90,7 +90,7 @@ class QoS(_StockQoS):
         delivered = [tag for tag in self._delivered or () if tag not in kept]
         self._delivered.clear()
         stock_ones = [tag for tag in delivered if tag not in self.channel.holdings]
-        self.channel.keeper.give_back([*delivered, *self.channel.take_backlog()])
+        self.channel.keeper.give_back(delivered)
         with suppress(*REDIS_AWAY):
             for tag in stock_ones:
                 self.restore_by_tag(tag)
@@ -202,13 +202,17 @@ class Channel(_StockChannel):
         return answer
 
     def close(self) -> None:
-        """See kombu. A reply that is on its way is read, so that what it brings can be given back."""
+        """See kombu. A reply that is on its way is read, and what was not delivered is given back."""
         self._closing = True
-        if self._in_poll:
-            with suppress(*REDIS_AWAY, ResponseError):
+        with suppress(*REDIS_AWAY):
+            # What comes first may be a notice.
+            while self._in_poll:
                 self._brpop_read()
-            self._in_poll = None
+        self._in_poll = None
         self._bring_back_settled()
+        if "keeper" in self.__dict__:
+            # kombu asks for it only where something was delivered.
+            self.keeper.give_back(self.take_backlog())
         pool = self.client.connection_pool if "client" in self.__dict__ else None
         try:
             super().close()
@@ -249,7 +253,7 @@ class Channel(_StockChannel):
         room = cast(QoS, self.qos).room() if self._should_look() else 0
         if not room and not self.holdings.has_settled:
             return
-        queues = self._queues_in_turn() if room else []
+        queues = self._queue_cycle.consume(len(self.active_queues)) if room else []
         self._lists = [
             (queue, f"{self.global_keyprefix}{self._q_for_pri(queue, step)}")
             for step in self.priority_steps
@@ -267,9 +271,6 @@ class Channel(_StockChannel):
         self._brpop_sent_at = self._asked_at = monotonic()
         # A test of the connection before would connect anew where it fails, and the poller would not know.
         connection.send_command(*command, len(keys), *keys, *args, check_health=False)
-
-    def _queues_in_turn(self) -> list[str]:
-        return self._queue_cycle.consume(len(self.active_queues))
 
     def _should_look(self) -> bool:
         again_s = _LOOK_AGAIN_S if self._told else _LOOK_UNTOLD_S
@@ -363,11 +364,10 @@ class Channel(_StockChannel):
         if not self._suspects or self._suspect in self.holdings:
             return
         queue, message = self._suspects[0]
-        is_mine = self._record(message, message)
-        self._suspects.popleft()
-        if is_mine:
+        if self._record(message, message):
             self._fetched.append((queue, message))
-            self._deliver_fetched()
+        self._suspects.popleft()
+        self._deliver_fetched()
 
     def _record(self, held: Message, now: Message) -> bool:
         """Record what is held as it is now; whether it is still held."""

@@ -36,15 +36,15 @@ class Contender:
     exact: bool = False
 
 
-def ours(concurrency: int, database: int) -> Contender:
-    """`celery -A workers.main worker -Q llm -P threads -c ...`, asked through LLMClient. All prompts differ."""
+def ours(concurrency: int, database: int, pool: str = "threads") -> Contender:
+    """`celery -A workers.main worker -Q llm -P ... -c ...`, asked through LLMClient. All prompts differ."""
 
     def open_sender(stage: Stage) -> Send:
         client = client_on(stage, database)
         return lambda prompt: client.submit(prompt).id
 
-    spec = WorkerSpec("workers.main", "threads", concurrency, database, queues=LLM)
-    return Contender(f"kagura_tasks, threads c{concurrency}", spec, open_sender, exact=True)
+    spec = WorkerSpec("workers.main", pool, concurrency, database, queues=LLM)
+    return Contender(f"kagura_tasks, {pool} c{concurrency}", spec, open_sender, exact=True)
 
 
 def plain(pool: str, concurrency: int, database: int) -> Contender:

@@ -25,6 +25,7 @@ from benchmarks.queues.bodies import Bodies
 from kagura_tasks.connections import celery_url
 from kagura_tasks.embedded_redis import EmbeddedRedis, tied_to_this_process
 from kagura_tasks.settings import ENV_PREFIX, RedisUrl
+from kagura_tasks.worker.coroutine_tasks import POOL
 from tests.support.llm import StubServer, server_process
 from tests.support.workers import NOT_INHERITED
 
@@ -77,7 +78,7 @@ class WorkerSpec:
 
     Attributes:
         app: What it loads.
-        pool: Celery's pool.
+        pool: Celery's pool; "asyncio" is ours.
         concurrency: Tasks at a time.
         database: The Redis database of its queue and its results: no contender sees another's.
         queues: What it consumes.
@@ -92,7 +93,8 @@ class WorkerSpec:
     def command(self, hostname: str) -> list[str]:
         """What one would type. Without the two start-up conversations between workers, for all contenders alike."""
         start = [sys.executable, "-m", "celery", "-A", self.app, "worker", "-n", hostname]
-        what = ["-Q", self.queues, "-P", self.pool, "-c", str(self.concurrency)]
+        pool = "custom" if self.pool == "asyncio" else self.pool
+        what = ["-Q", self.queues, "-P", pool, "-c", str(self.concurrency)]
         return [*start, *what, "--without-gossip", "--without-mingle"]
 
 
@@ -228,6 +230,7 @@ class Stage:
             "BENCHMARKS_CELERY_URL": celery_url(self.url(spec.database)),
             "BENCHMARKS_REDIS_URL": str(self.url(spec.database)),
             "BENCHMARKS_CONCURRENCY": str(spec.concurrency),
+            "CELERY_CUSTOM_WORKER_POOL": POOL,
             BODIES_VARIABLE: str(self._bodies_file(spec.database)),
             "OPENAI_API_KEY": "benchmark",
             "OPENAI_API_BASE": self.provider.base_url,

@@ -20,13 +20,13 @@ Found = dict[Contender, list[Batch]]
 
 
 def run(options: Options, made: Stage) -> Report:
-    """Ours beside plain Celery threads, interleaved."""
+    """Ours beside plain Celery threads, interleaved; in a full run on both its pools."""
     calls, latency_s = (60, 0.5) if options.quick else (500, 2.0)
-    pair = quick_pair() if options.quick else [ours(512, 1), plain("threads", 512, 2)]
-    found = interleaved(made, pair, options.rounds, calls, latency_s, warm_up=16)
-    tables = [_summary(found, pair[0], latency_s), _ramp(found, latency_s)]
+    several = quick_pair() if options.quick else [ours(512, 1), plain("threads", 512, 2), ours(512, 3, "asyncio")]
+    found = interleaved(made, several, options.rounds, calls, latency_s, warm_up=16)
+    tables = [_summary(found, several[0], latency_s), _ramp(found, latency_s)]
     return Report(
-        "in_flight", _QUESTION, tables, _notes(found[pair[0]], calls, latency_s), _for_programs(found, latency_s)
+        "in_flight", _QUESTION, tables, _notes(found[several[0]], calls, latency_s), _for_programs(found, latency_s)
     )
 
 

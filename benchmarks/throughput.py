@@ -17,9 +17,9 @@ Found = dict[Contender, list[Batch]]
 
 
 def run(options: Options, made: Stage) -> Report:
-    """Ours, prefork and threads, interleaved; a quick run leaves prefork out, which would be one more start."""
+    """Ours on both its pools, prefork and threads, interleaved; a quick run leaves two out, which saves their start."""
     calls, latency_s, warm_up = (40, 0.05, 16) if options.quick else (400, 0.2, 64)
-    contenders = [ours(256, 1), plain("prefork", 8, 2), plain("threads", 256, 3)]
+    contenders = [ours(256, 1), ours(256, 4, "asyncio"), plain("prefork", 8, 2), plain("threads", 256, 3)]
     if options.quick:
         contenders = quick_pair()
     found = interleaved(made, contenders, options.rounds, calls, latency_s, warm_up)

@@ -58,6 +58,11 @@ OURS: Final = Contender(
     WorkerSpec("benchmarks.queues.apps.ours", "threads", CONCURRENCY, 7, queues=LLM),
     lambda stage, database: CeleryClient(stage, database, create_app(Settings(redis_url=stage.url(database)))),
 )
+OURS_ASYNCIO: Final = Contender(
+    f"kagura_tasks, asyncio c{CONCURRENCY}",
+    WorkerSpec("benchmarks.queues.apps.ours_asyncio", "asyncio", CONCURRENCY, 13, queues=LLM),
+    OURS.open,
+)
 
 
 def _taskiq_worker(broker: str, database: int) -> ProgramSpec:
@@ -101,7 +106,7 @@ _DRAMATIQ: Final = Contender(
     ("dramatiq",),
 )
 
-ALL: Final = (STOCK, OURS, TASKIQ_STREAM, TASKIQ_LIST, _SAQ, _ARQ, _DRAMATIQ)
+ALL: Final = (STOCK, OURS, OURS_ASYNCIO, TASKIQ_STREAM, TASKIQ_LIST, _SAQ, _ARQ, _DRAMATIQ)
 
 
 @lru_cache

@@ -297,7 +297,7 @@ def test_the_round_trips_are_those_of_the_page(
             if any(name in command for name in names) and seen["client_type"] != "lua" and "celeryev" not in command:
                 sent.append(command.split()[0])
                 left = left or sent[-1] == "UNSUBSCRIBE"
-                settled = settled or bool(tag) and command.rpartition(tag)[2].startswith(" llm")
+                settled = settled or (bool(tag) and command.rpartition(tag)[2].startswith(" llm"))
     assert Counter(sent) == _listed("caller") + _listed("worker")
 
 

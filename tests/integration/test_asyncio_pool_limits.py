@@ -149,10 +149,10 @@ def test_autoscale(scene: PoolScene):
 
 def test_a_stopping_worker_hands_running_tasks_back(scene: PoolScene):
     """After the shutdown timeout another worker has them, and this one is gone, whatever they do about it."""
-    stopping = scene.start(8, environment={"KAGURA_TASKS_SHUTDOWN_TIMEOUT_S": "0.7"})
-    long = {name: scene.send(name, 4.0) for name in ("sleep", "sleep_plain", "swallows")}
+    stopping = scene.start(8, environment={"KAGURA_TASKS_SHUTDOWN_TIMEOUT_S": "0.5"})
+    long = {name: scene.send(name, 2.5) for name in ("sleep", "sleep_plain", "swallows")}
     until(lambda: scene.stats()["running"] == 3, what="the long tasks")
-    short = scene.send("sleep", 0.5)
+    short = scene.send("sleep", 0.4)
     until(lambda: scene.stats()["running"] == 4, what="the short task")
     began = time.monotonic()
     assert stopping.terminate() == 0
@@ -168,7 +168,7 @@ def test_a_stopping_worker_hands_running_tasks_back(scene: PoolScene):
 def test_celerys_own_soft_shutdown(scene: PoolScene):
     """`worker_soft_shutdown_timeout`: SIGQUIT gives tasks so long; what still runs is handed back."""
     stopping = scene.start(8, environment={"POOL_SOFT_SHUTDOWN_S": "1"})
-    long, short = scene.send("sleep", 3.0), scene.send("sleep", 0.3)
+    long, short = scene.send("sleep", 2.0), scene.send("sleep", 0.3)
     until(lambda: scene.stats()["running"] == 2, what="both tasks")
     os.kill(stopping.pid, signal.SIGQUIT)
     assert short.get(timeout=20) == "slept"

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 #: Threads for plain functions, at most.
 _MOST_THREADS: Final = 64
 
-_STOP_TIMEOUT_S: Final = 5.0
+#: A loop that a task blocks hears of nothing. So long (s) it is waited for where it has to end.
+_STOP_TIMEOUT_S: Final = 3.0
 
 _StockPool: Any = BasePool
 
@@ -53,6 +55,7 @@ class TaskPool(_StockPool):
         self._is_pumping = False
         self._numbers = itertools.count(1)
         self._left_total = 0
+        self._ends_at = float("inf")
         self._threads = PlainThreads(min(self.limit, _MOST_THREADS))
         for task in self.app.tasks.values():
             adapt(task, self._threads)
@@ -94,6 +97,8 @@ class TaskPool(_StockPool):
         with self._guard:
             self._inbox.clear()
             running = list(self._jobs)
+            self._ends_at = time.monotonic() + _STOP_TIMEOUT_S
+            self._guard.notify_all()
         for number in running:
             self._loop.call_soon_threadsafe(self._abandon, number)
         return len(running)
@@ -112,15 +117,15 @@ class TaskPool(_StockPool):
         """See Celery. What runs comes to its end; what was not started goes back to its queue."""
         with self._guard:
             self._inbox.clear()
-            self._guard.wait_for(lambda: not self._jobs)
+            while self._jobs and (left_s := self._ends_at - time.monotonic()) > 0:
+                # Waiting knows no infinity.
+                self._guard.wait(min(left_s, _STOP_TIMEOUT_S))
         self._end()
 
     def on_terminate(self) -> None:
         """See Celery."""
         self.hand_back()
-        with self._guard:
-            self._guard.wait_for(lambda: not self._jobs, _STOP_TIMEOUT_S)
-        self._end()
+        self.on_stop()
 
     def _end(self) -> None:
         if not self._thread.is_alive():
@@ -128,11 +133,11 @@ class TaskPool(_StockPool):
         self._watch.stop()
         closing = asyncio.run_coroutine_threadsafe(_close(self._loop), self._loop)
         try:
-            closing.result(_STOP_TIMEOUT_S)
+            closing.result(_STOP_TIMEOUT_S / 2)
         except TimeoutError:
             log.warning("the event loop did not end in time")
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_STOP_TIMEOUT_S)
+        self._thread.join(_STOP_TIMEOUT_S / 2)
         self._threads.stop()
 
     def _wake(self) -> None:

@@ -165,6 +165,19 @@ def test_a_stopping_worker_hands_running_tasks_back(scene: PoolScene):
     scene.until_settled()
 
 
+def test_a_blocked_worker_stops_all_the_same(scene: PoolScene):
+    """A task that blocks the loop keeps nobody from stopping it; what it held is in the queue again."""
+    stopping = scene.start(8, environment={"KAGURA_TASKS_SHUTDOWN_TIMEOUT_S": "0.5"})
+    scene.send("sleep", 60)
+    until(lambda: scene.stats()["running"] == 1, what="the task that waits")
+    scene.send("blocks", 60)
+    until(lambda: "a task has blocked the event loop" in stopping.log, what="the watch's warning")
+    began = time.monotonic()
+    assert stopping.terminate() == 0
+    assert time.monotonic() - began < 12
+    assert scene.redis.llen("llm") == 2
+
+
 def test_celerys_own_soft_shutdown(scene: PoolScene):
     """`worker_soft_shutdown_timeout`: SIGQUIT gives tasks so long; what still runs is handed back."""
     stopping = scene.start(8, environment={"POOL_SOFT_SHUTDOWN_S": "1"})

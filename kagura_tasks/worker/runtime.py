@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
+from typing import Final
 
 from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
-from kagura_tasks.delivery_keys import taken_key
+from kagura_tasks.delivery_keys import COUNTS, taken_key
 from kagura_tasks.loops import LoopThread
+from kagura_tasks.lua import LuaScript
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
@@ -23,6 +25,12 @@ from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.single_flight import RedisSingleFlight
 
 log = logging.getLogger(__name__)
+
+_WAS_TAKEN: Final = LuaScript(
+    "\n".join(
+        (LuaScript.load("kagura_tasks", "bury.lua").text, LuaScript.load(__package__ or "", "was_taken.lua").text)
+    )
+)
 
 
 class Runtime:
@@ -82,7 +90,7 @@ class Runtime:
         """The task was given to another worker; what a Redis that is away knows of it, the result backend will ask."""
         broker = async_client(self.settings.broker, self.settings.redis_timeout_s)
         try:
-            return await broker.get(taken_key(job.delivery_tag)) is not None
+            return bool(await _WAS_TAKEN.arun(broker, [taken_key(job.delivery_tag), COUNTS], []))
         except REDIS_AWAY:
             return False
 

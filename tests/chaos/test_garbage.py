@@ -60,10 +60,10 @@ _GARBAGE = {
 }
 
 
-def test_garbage_stops_nobody(scene: Scene, pool: str, prompt: str):
+def test_garbage_stops_nobody(scene: Scene, prompt: str):
     """No worker dies, what stands around it is answered, each becomes a dead letter with a reason, and no log quotes
     it. What a worker held when it died can be garbage, too."""
-    workers = scene.workers(2, pool)
+    workers = scene.workers(1) + scene.workers(1, "prefork")
     for raw, _ in _GARBAGE.values():
         scene.redis.lpush("llm", raw)
         assert scene.client.complete(f"{prompt} {uuid4().hex}").text

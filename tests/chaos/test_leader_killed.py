@@ -7,9 +7,10 @@ from uuid import uuid4
 import pytest
 
 from kagura_tasks import LLMClient, Settings
+from tests.support.chaos import worker_options
 from tests.support.llm import StubServer
 from tests.support.wait import until
-from tests.support.workers import Fleet, WorkerOptions
+from tests.support.workers import Fleet
 
 
 @pytest.fixture
@@ -25,11 +26,11 @@ def test_one_follower_takes_over_when_the_leader_is_killed(
     stub.script(text="Second time lucky.")
     stub.script(delay_s=60, times=1)
     lease = {"KAGURA_TASKS_FLIGHT_LEASE_S": "1"}
-    (leader,) = start_workers(1, WorkerOptions(concurrency=1, pool=pool, environment=lease), api_base=stub.base_url)
+    (leader,) = start_workers(1, worker_options(pool, 1, environment=lease), api_base=stub.base_url)
     client = LLMClient(settings)
     first = client.submit(prompt)
     until(lambda: stub.count() == 1, what="the leader's call")
-    start_workers(1, WorkerOptions(concurrency=6, pool=pool, environment=lease), api_base=stub.base_url)
+    start_workers(1, worker_options(pool, 6, environment=lease), api_base=stub.base_url)
     followers = [client.submit(prompt) for _ in range(6)]
     leader.kill9()
     assert {follower.get(timeout_s=30).text for follower in followers} == {"Second time lucky."}

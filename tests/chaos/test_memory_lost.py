@@ -11,12 +11,12 @@ from kagura_tasks.errors import TaskLost
 from tests.support.chaos import RENEWAL_S, Scene
 
 
-def test_what_was_lost_is_reported_and_what_runs_is_answered(forgetful_scene: Scene, pool: str, prompt: str):
+def test_what_was_lost_is_reported_and_what_runs_is_answered(forgetful_scene: Scene, prompt: str):
     """Queued tasks are gone, and whoever waits for one is told so within a renewal and a few seconds; the waiter of the
     one that runs gets its answer, and it runs once."""
     scene = forgetful_scene
-    scene.stub.script(delay_s=12.0)
-    scene.workers(1, pool, concurrency=1)
+    scene.stub.script(delay_s=9.0)
+    scene.workers(1, concurrency=1)
     running = scene.client.submit(prompt)
     scene.until_called(prompt)
     queued = [scene.client.submit(f"{prompt} {n}") for n in range(3)]

@@ -15,16 +15,16 @@ def test_a_rolling_restart_loses_and_repeats_nothing(scene: Scene, pool: str, pr
     """Under load, new workers start and each of the old ones is told to stop: all is answered, no call is repeated."""
     scene.stub.script(delay_s=0.7)
     old = scene.workers(2, pool, concurrency=4)
-    results = [scene.client.submit(f"{prompt} {n}", use_cache=False) for n in range(120)]
+    results = [scene.client.submit(f"{prompt} {n}", use_cache=False) for n in range(60)]
     with ThreadPoolExecutor(1) as waiting:
         answered = waiting.submit(answers, results)
         scene.workers(2, pool, concurrency=4)
         assert not answered.done()
         assert [worker.terminate() for worker in old] == [0, 0]
-        assert len(answered.result()) == 120
+        assert len(answered.result()) == 60
     scene.until_settled()
     assert set(scene.calls().values()) == {1}
-    assert len(scene.calls()) == 120
+    assert len(scene.calls()) == 60
     assert all(result.get(timeout_s=5).attempts == 1 for result in results)
 
 

@@ -72,16 +72,6 @@ class Scene:
         """Wait until the provider was asked all of these so often."""
         until(lambda: all(self.calls()[one] >= times for one in prompts), timeout_s, f"calls for {prompts}")
 
-    def holder_of(self, task_id: str) -> Worker:
-        """The worker that received the task."""
-
-        def find() -> Worker | None:
-            return next((worker for worker in self.fleet.workers if f"[{task_id}] received" in worker.log), None)
-
-        found = until(find, what="a worker with the task")
-        assert found is not None
-        return found
-
     def until_settled(self, timeout_s: float = 20.0) -> None:
         """Wait until no worker holds anything, and nothing waits."""
         keys = ["unacked", "unacked_index", LEASES, "llm", "llm\x06\x163", "llm\x06\x166", "llm\x06\x169"]

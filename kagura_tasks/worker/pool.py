@@ -63,6 +63,8 @@ class TaskPool(_StockPool):
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kagura-pool", daemon=True)
         self._thread.start()
+        # Celery's current app is a thread's own, and the tracer looks its tasks up there.
+        self._loop.call_soon_threadsafe(self.app.set_current)
         self._watch = LoopWatch(self._loop, self._thread, load_settings().loop_blocked_s)
         self._watch.start()
 

@@ -100,6 +100,7 @@ def _in_context(task: Any, body: Body, args: Any, kwargs: Any) -> Callable[[], A
     stack = cast(Any, _state)._task_stack
 
     def run() -> Any:
+        task.app.set_current()
         task.request_stack.push(request)
         stack.push(task)
         try:

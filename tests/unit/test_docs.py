@@ -294,7 +294,10 @@ def test_the_round_trips_are_those_of_the_page(
             if command.startswith("LPUSH") and task.id in command:
                 tag = json.loads(command.split(" ", 2)[2])["properties"]["delivery_tag"]
                 names.add(tag)
-            if any(name in command for name in names) and seen["client_type"] != "lua" and "celeryev" not in command:
+            # Leases are renewed for all that a worker holds, whenever that is due.
+            is_renewal = "kagura:taken: " in command
+            is_ours = any(name in command for name in names) and seen["client_type"] != "lua" and not is_renewal
+            if is_ours and "celeryev" not in command:
                 sent.append(command.split()[0])
                 left = left or sent[-1] == "UNSUBSCRIBE"
                 settled = settled or (bool(tag) and command.rpartition(tag)[2].startswith(" llm"))

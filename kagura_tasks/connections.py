@@ -16,6 +16,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -25,6 +26,9 @@ from kagura_tasks.settings import RedisUrl
 
 #: What redis-py raises where the server is away, hangs, or is not ready yet.
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
+
+#: What keeps a write from succeeding now, and may not in a moment: a server that is full as well.
+CANNOT_WRITE_NOW = (*REDIS_AWAY, OutOfMemoryError)
 
 #: What is worth an immediate second try: a connection that was dropped while it was idle. A server that hangs is not.
 _DROPPED = (RedisConnectionError,)

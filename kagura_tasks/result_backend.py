@@ -13,6 +13,7 @@ from celery.exceptions import BackendStoreError
 
 from kagura_tasks import delivery_keys, parking
 from kagura_tasks.app import result_url
+from kagura_tasks.connections import CANNOT_WRITE_NOW
 from kagura_tasks.redis_types import SyncRedis
 from kagura_tasks.result_writer import STORE, ResultWriter, StoredResult, result_writer
 from kagura_tasks.settings import RedisUrl
@@ -32,6 +33,10 @@ class ResultBackend(_StockBackend):
 
     def on_task_call(self, producer: object, task_id: str) -> None:
         """Do nothing: Celery's own would send a SUBSCRIBE."""
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """See Celery. A server that is full may have room in a moment: the answer is paid for."""
+        return isinstance(exc, CANNOT_WRITE_NOW) or super().exception_safe_to_retry(exc)
 
     def _store_result(
         self, task_id: str, result: object, state: str, traceback: object = None, request: Any = None, **_: object

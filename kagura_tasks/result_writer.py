@@ -7,9 +7,9 @@ import logging
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
-from kagura_tasks.connections import REDIS_AWAY, async_client
+from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import AsyncRedis
 from kagura_tasks.settings import RedisUrl
@@ -44,7 +44,7 @@ class ResultWriter:
         self._writing: asyncio.Task[None] | None = None
 
     async def store(self, result: StoredResult) -> None:
-        """Return when it is stored, or was refused. A Redis that is away is waited for; in the end it is raised."""
+        """Return when it is stored, or was refused. Redis is waited for while it is away, or full; not for ever."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((result, stored))
         if self._writing is None or self._writing.done():
@@ -62,15 +62,15 @@ class ResultWriter:
                 _settle(stored, outcome)
 
     async def _send(self, results: list[StoredResult]) -> list[object]:
-        """What the server said to each; tried again while it is away. A result that is stored twice is the same."""
+        """What the server said to each; tried again while it is away, or full. Stored twice, a result is the same."""
         tries = 0
         while True:
             try:
                 return await self._send_once(results)
-            except REDIS_AWAY as error:
+            except CANNOT_WRITE_NOW as error:
                 tries += 1
                 if tries == 1:
-                    log.warning("results cannot be stored: Redis is away (%s)", type(error).__name__)
+                    log.warning("results cannot be stored: Redis is away, or full (%s)", type(error).__name__)
                 if tries == _MOST_TRIES:
                     raise
                 await asyncio.sleep(_RETRY_S)
@@ -80,6 +80,9 @@ class ResultWriter:
         if any(isinstance(outcome, NoScriptError) for outcome in outcomes):
             await self._client.script_load(STORE.text)
             outcomes = await self._pipelined(results)
+        for outcome in outcomes:
+            if isinstance(outcome, OutOfMemoryError):
+                raise outcome
         return outcomes
 
     async def _pipelined(self, results: list[StoredResult]) -> list[object]:

@@ -70,7 +70,7 @@ class Consumer(_StockConsumer):
         channel = self.task_consumer.channel
         if isinstance(channel, Channel):
             channel.keeper.obituary = Obituary(self.app)
-            channel.keeper.warning = MarkElsewhere(settings_of(self.app, load_settings()))
+            channel.keeper.before_taking = MarkElsewhere(settings_of(self.app, load_settings()))
         super().on_ready()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:

@@ -22,17 +22,18 @@ _HERE: Final = __package__ or ""
 _BURY: Final = LuaScript.load("kagura_tasks", "bury.lua").text
 
 
-def _script(name: str, *, buries: bool = False) -> LuaScript:
+def script(name: str, *, buries: bool = False) -> LuaScript:
+    """The script in this folder's file; `buries`: with the functions of `bury.lua` in front."""
     own = LuaScript.load(_HERE, name)
     return LuaScript(f"{_BURY}\n{own.text}") if buries else own
 
 
-FETCH: Final = _script("fetch.lua", buries=True)
-_RENEW: Final = _script("renew_leases.lua")
-_ADOPT: Final = _script("adopt.lua")
-_EXPIRED: Final = _script("expired_leases.lua")
-_RESTORE: Final = _script("restore.lua", buries=True)
-_BURY_HELD: Final = _script("bury_held.lua", buries=True)
+FETCH: Final = script("fetch.lua", buries=True)
+_RENEW: Final = script("renew_leases.lua")
+_ADOPT: Final = script("adopt.lua")
+_EXPIRED: Final = script("expired_leases.lua")
+_RESTORE: Final = script("restore.lua", buries=True)
+_BURY_HELD: Final = script("bury_held.lua", buries=True)
 
 #: Header of a message that its worker fetched, and did not start yet.
 _WAITS_HEADER: Final = "kagura_waits"

@@ -72,7 +72,7 @@ class Terms:
 Obituary = Callable[[Message, int], None]
 
 #: Told of a delivery tag before its message is given to another worker.
-Warning = Callable[[str], None]
+Notice = Callable[[str], None]
 
 
 class LeaseKeeper:
@@ -84,7 +84,7 @@ class LeaseKeeper:
         self.terms = terms
         self.holdings = Holdings()
         self.obituary: Obituary | None = None
-        self.warning: Warning | None = None
+        self.before_taking: Notice | None = None
         self._renewed_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
@@ -102,8 +102,8 @@ class LeaseKeeper:
     def take_over(self, claimed: Claimed, *, died: bool, front: bool = True) -> None:
         """Hand a message out once more, or bury it where too many workers died of it."""
         deaths = deaths_of(claimed.message) + 1
-        if self.warning is not None:
-            self.warning(claimed.lease.tag)
+        if self.before_taking is not None:
+            self.before_taking(claimed.lease.tag)
         if not died or deaths < self.terms.max_deaths:
             if self.deliveries.restore(claimed, died=died, front=front) and died:
                 log.warning("task %s goes to another worker: its own died", _name_of(claimed.message))

@@ -14,23 +14,19 @@ from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.delivery_keys import COUNTS, taken_key
 from kagura_tasks.loops import LoopThread
-from kagura_tasks.lua import LuaScript
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
 from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.completion import CompletionRunner
+from kagura_tasks.worker.deliveries import script
 from kagura_tasks.worker.job import HandedBack, Job, TakenAway
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.single_flight import RedisSingleFlight
 
 log = logging.getLogger(__name__)
 
-_WAS_TAKEN: Final = LuaScript(
-    "\n".join(
-        (LuaScript.load("kagura_tasks", "bury.lua").text, LuaScript.load(__package__ or "", "was_taken.lua").text)
-    )
-)
+_WAS_TAKEN: Final = script("was_taken.lua", buries=True)
 
 
 class Runtime:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final, cast
@@ -32,6 +33,16 @@ def default_path() -> Path:
     """Where the file is by default: the user's own cache folder."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "kagura_tasks" / "cache.sqlite3"
+
+
+def _prefer_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer at the file at once.
+
+    The mode belongs to the file. SQLite does not wait for this switch, whatever the timeout, so whoever finds the
+    file busy leaves the switch to a later process and works in the mode that there is.
+    """
+    with suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 class DiskBackend:
@@ -99,7 +110,8 @@ class DiskBackend:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.touch(mode=0o600)
             connection = sqlite3.connect(self._path, timeout=5, check_same_thread=False)
-            connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + _SCHEMA)
+            _prefer_wal(connection)
+            connection.executescript("PRAGMA synchronous = NORMAL;" + _SCHEMA)
             connection.execute("PRAGMA foreign_keys = ON")
             self._connection = connection
         return self._connection

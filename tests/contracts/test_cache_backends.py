@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -337,6 +338,20 @@ async def test_four_processes_at_once_lose_nothing(kind: Kind, tmp_path: Path, r
     assert (stats.size, stats.hits, stats.misses) == (100, 100, 0)
     assert await backend.invalidate(Selection(tag="shared")) == 100
     await backend.close()
+
+
+def test_a_new_file_that_another_process_is_preparing_is_waited_for(tmp_path: Path):
+    """SQLite itself waits for a busy file, except at the switch of its journal: who meets that waits all the same."""
+    file = tmp_path / "cache.sqlite3"
+    other = sqlite3.connect(file, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.3, other.rollback)
+    release.start()
+    backend = DiskBackend(file)
+    assert backend.lookup("default", "key") is None
+    release.join()
+    other.close()
+    asyncio.run(backend.close())
 
 
 def test_the_file_on_disk_is_private(tmp_path: Path):

@@ -344,7 +344,7 @@ def test_a_new_file_that_another_process_is_preparing_is_waited_for(tmp_path: Pa
     """SQLite itself waits for a busy file, except at the switch of its journal: who meets that waits all the same."""
     file = tmp_path / "cache.sqlite3"
     other = sqlite3.connect(file, check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.3, other.rollback)
     release.start()
     backend = DiskBackend(file)

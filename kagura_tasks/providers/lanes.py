@@ -8,8 +8,8 @@ from typing import Protocol
 from kagura_tasks.providers.direct import DirectLane, NeedsLiteLLM, Reader
 from kagura_tasks.providers.plain import Route
 from kagura_tasks.providers.prices import Billed, PriceList
-from kagura_tasks.providers.provider import Provider
-from kagura_tasks.schemas import Completion, CompletionRequest, Json
+from kagura_tasks.providers.provider import HandOver, Provider
+from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
 
 class Knows(Provider, Reader, Protocol):
@@ -42,6 +42,17 @@ class Lanes:
             except NeedsLiteLLM:
                 timeout_s = max(0.001, ends_at - time.monotonic())
         return await self._litellm.complete(request, timeout_s)
+
+    async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
+        """See Provider."""
+        completion = await self.complete(request, timeout_s)
+        if completion.text:
+            hand_over(completion.text)
+        return completion
+
+    async def count(self, request: CompletionRequest, text: str) -> Usage:
+        """See Provider."""
+        return await self._litellm.count(request, text)
 
     def _route(self, request: CompletionRequest) -> Route | None:
         api_base = request.params.get("api_base")

@@ -39,6 +39,7 @@ from kagura_tasks.providers import addresses, wire
 from kagura_tasks.providers.executor import RequestsInline
 from kagura_tasks.providers.plain import PARAMS, Route
 from kagura_tasks.providers.prices import Billed
+from kagura_tasks.providers.provider import HandOver
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
 # What LiteLLM has no types for, or no public name.
@@ -132,6 +133,17 @@ class LiteLLMProvider:
             return _completion(response, request.model, heard)
         except Exception as error:  # noqa: BLE001 (the border: LiteLLM lets through whatever a provider's code raises)
             raise translate(error, request) from None
+
+    async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
+        """See Provider."""
+        completion = await self.complete(request, timeout_s)
+        if completion.text:
+            hand_over(completion.text)
+        return completion
+
+    async def count(self, request: CompletionRequest, text: str) -> Usage:
+        """See Provider."""
+        return Usage()
 
     def route(self, model: str, api_base: str | None) -> Route | None:
         """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""

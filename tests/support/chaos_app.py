@@ -16,7 +16,8 @@ from celery.signals import task_success
 
 from kagura_tasks.app import create_app
 from kagura_tasks.errors import ProviderUnavailable
-from kagura_tasks.schemas import Completion, CompletionRequest
+from kagura_tasks.providers.provider import HandOver
+from kagura_tasks.schemas import Completion, CompletionRequest, Usage
 from kagura_tasks.settings import load_settings
 from kagura_tasks.worker import install, runtime
 
@@ -38,6 +39,16 @@ class PlainProvider:
             raise ProviderUnavailable(request.model) from error
         text = answer["choices"][0]["message"]["content"]
         return Completion(text=text, model=request.model, finish_reason="stop")
+
+    async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
+        """The whole answer in one piece."""
+        completion = await self.complete(request, timeout_s)
+        hand_over(completion.text)
+        return completion
+
+    async def count(self, request: CompletionRequest, text: str) -> Usage:
+        """Words are near enough."""
+        return Usage(completion_tokens=len(text.split()))
 
 
 runtime.open_providers = lambda settings: PlainProvider()  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,7 +9,7 @@ import pytest
 
 from kagura_tasks import errors
 from kagura_tasks.loops import LoopThread
-from kagura_tasks.providers.provider import Provider
+from kagura_tasks.providers.provider import HandOver, Provider
 from kagura_tasks.schemas import Completion, CompletionRequest
 
 #: LiteLLM imports parts of itself when they are first used, and the filter that it sets for them ends with a test.
@@ -53,8 +53,12 @@ class Knowledge:
 
     def __init__(self, litellm: Any) -> None:
         self.route, self.read, self.cost_usd = litellm.route, litellm.read, litellm.cost_usd
+        self.count = litellm.count
 
     async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
+        raise AssertionError(f"the direct lane did not take this request: {request}")
+
+    async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
         raise AssertionError(f"the direct lane did not take this request: {request}")
 
 

@@ -71,6 +71,11 @@ class Settings(BaseSettings):
         provider_lane: "auto" calls providers that speak OpenAI's format directly; "litellm" makes LiteLLM call all.
         wait_timeout_s: Seconds that `complete` and `get` wait for an answer where the caller does not say.
         result_ttl_s: Seconds for which a task's result can be fetched.
+        stream_ttl_s: Seconds after its last event for which a stream can be read.
+        stream_log_bytes: So much of a stream can be read again. Of a longer one the beginning is dropped.
+        stream_heartbeat_s: Seconds of silence after which a worker says that it lives.
+        stream_coalesce_ms: Milliseconds for which pieces of text are collected into one event; the first goes at once.
+        stream_coalesce_bytes: So much text is sent without waiting for more.
         max_retries: Further tries after a transient failure.
         retry_base_s: Longest wait before the first further try; it doubles with each one.
         retry_cap_s: Longest wait between two tries that the provider did not ask for.
@@ -111,6 +116,11 @@ class Settings(BaseSettings):
     provider_lane: Literal["auto", "litellm"] = "auto"
     wait_timeout_s: float = Field(default=300.0, gt=0)
     result_ttl_s: int = Field(default=86_400, gt=0)
+    stream_ttl_s: int = Field(default=600, gt=0)
+    stream_log_bytes: int = Field(default=1_000_000, ge=100_000)
+    stream_heartbeat_s: float = Field(default=15.0, ge=0.1)
+    stream_coalesce_ms: float = Field(default=20.0, ge=0)
+    stream_coalesce_bytes: int = Field(default=4096, gt=0, le=16_384)
     max_retries: int = Field(default=5, ge=0)
     retry_base_s: float = Field(default=0.5, gt=0)
     retry_cap_s: float = Field(default=30.0, gt=0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -31,31 +31,51 @@ _IDLE_CHANNEL: Final = "kagura:idle"
 _BACKLOG: Final = 256
 
 
-class Listener:
-    """One waiter on one channel."""
+class Heard(NamedTuple):
+    """What was published, and where."""
 
-    def __init__(self, confirmed: asyncio.Future[None]) -> None:
-        """Take the future that is done when the server has confirmed the subscription."""
+    channel: str
+    payload: bytes
+
+
+class Listener:
+    """One waiter, on one channel or several."""
+
+    def __init__(self, confirmed: Sequence[asyncio.Future[None]]) -> None:
+        """Take the futures that are done when the server has confirmed the subscriptions."""
         self._confirmed = confirmed
-        self._payloads: asyncio.Queue[bytes | None] = asyncio.Queue(_BACKLOG)
+        self._heard: asyncio.Queue[Heard | None] = asyncio.Queue(_BACKLOG)
 
     async def next(self, timeout_s: float | None) -> bytes | None:
         """The next payload; None: something may have been missed, look for yourself. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            return await self._payloads.get()
+            heard = await self._heard.get()
+        return heard.payload if heard else None
+
+    async def next_batch(self, timeout_s: float | None) -> list[Heard | None]:
+        """All that is there; waits for the first. See `next`."""
+        if self._heard.empty():
+            async with asyncio.timeout(timeout_s):
+                batch = [await self._heard.get()]
+        else:
+            batch: list[Heard | None] = []
+        while not self._heard.empty():
+            batch.append(self._heard.get_nowait())
+        return batch
 
     async def confirmed(self, timeout_s: float | None) -> None:
         """Return when what is published from now on will arrive. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            await asyncio.shield(self._confirmed)
+            for confirmed in self._confirmed:
+                await asyncio.shield(confirmed)
 
-    def offer(self, payload: bytes | None) -> None:
-        """Hand a payload over. A waiter that lags loses payloads, and is told so with None."""
-        if self._payloads.full():
-            self._payloads.get_nowait()
-            self._payloads.get_nowait()
-            self._payloads.put_nowait(None)
-        self._payloads.put_nowait(payload)
+    def offer(self, heard: Heard | None) -> None:
+        """Hand over what was heard. A waiter that lags loses some of it, and is told so with None."""
+        if self._heard.full():
+            self._heard.get_nowait()
+            self._heard.get_nowait()
+            self._heard.put_nowait(None)
+        self._heard.put_nowait(heard)
 
 
 class Subscriptions:
@@ -70,17 +90,19 @@ class Subscriptions:
         self._reader: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def listen(self, channel: str) -> AsyncGenerator[Listener]:
-        """A listener on the channel; what is published once it is `confirmed` arrives."""
-        confirmed = self._confirmations.setdefault(channel, asyncio.get_running_loop().create_future())
-        listener = Listener(confirmed)
-        self._listeners.setdefault(channel, set()).add(listener)
+    async def listen(self, *channels: str) -> AsyncGenerator[Listener]:
+        """A listener on the channels; what is published once it is `confirmed` arrives."""
+        loop = asyncio.get_running_loop()
+        listener = Listener([self._confirmations.setdefault(channel, loop.create_future()) for channel in channels])
+        unheard = [channel for channel in channels if channel not in self._listeners]
+        for channel in channels:
+            self._listeners.setdefault(channel, set()).add(listener)
         try:
-            if len(self._listeners[channel]) == 1:
-                await self._subscribe(channel)
+            if unheard:
+                await self._subscribe(unheard)
             yield listener
         finally:
-            await self._leave(channel, listener)
+            await self._leave(channels, listener)
 
     async def close(self) -> None:
         """Close the connection. Listeners hear nothing more."""
@@ -89,24 +111,24 @@ class Subscriptions:
             await asyncio.wait([self._reader])
             self._reader = None
 
-    async def _subscribe(self, channel: str) -> None:
+    async def _subscribe(self, channels: Sequence[str]) -> None:
         if self._reader is None:
-            # The reader subscribes to all channels when it connects, this one among them.
+            # The reader subscribes to all channels when it connects, these among them.
             self._reader = asyncio.create_task(self._read_until_idle(), name="kagura-subscriptions")
         elif self._pubsub is not None:
             with suppress(*REDIS_AWAY):
-                await self._pubsub.subscribe(channel)
+                await self._pubsub.subscribe(*channels)
 
-    async def _leave(self, channel: str, listener: Listener) -> None:
-        listeners = self._listeners[channel]
-        listeners.discard(listener)
-        if listeners:
-            return
-        del self._listeners[channel]
-        del self._confirmations[channel]
-        if self._pubsub is not None:
+    async def _leave(self, channels: Sequence[str], listener: Listener) -> None:
+        for channel in channels:
+            self._listeners[channel].discard(listener)
+        unheard = [channel for channel in channels if not self._listeners[channel]]
+        for channel in unheard:
+            del self._listeners[channel]
+            del self._confirmations[channel]
+        if unheard and self._pubsub is not None:
             with suppress(*REDIS_AWAY):
-                await self._pubsub.unsubscribe(channel)
+                await self._pubsub.unsubscribe(*unheard)
 
     async def _read_until_idle(self) -> None:
         """Serve listeners, over one connection after the other, until there has been none for a while."""
@@ -160,8 +182,9 @@ class Subscriptions:
             listener.offer(None)
 
     def _deliver(self, channel: str, payload: bytes) -> None:
+        heard = Heard(channel, payload)
         for listener in self._listeners.get(channel, ()):
-            listener.offer(payload)
+            listener.offer(heard)
 
     def _wake_all(self) -> None:
         for listeners in self._listeners.values():

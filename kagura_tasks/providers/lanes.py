@@ -45,10 +45,14 @@ class Lanes:
 
     async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
         """See Provider."""
-        completion = await self.complete(request, timeout_s)
-        if completion.text:
-            hand_over(completion.text)
-        return completion
+        ends_at = time.monotonic() + timeout_s
+        route = self._route(request)
+        if route is not None:
+            try:
+                return await self._direct.stream(request, route, timeout_s, hand_over)
+            except NeedsLiteLLM:
+                timeout_s = max(0.001, ends_at - time.monotonic())
+        return await self._litellm.stream(request, timeout_s, hand_over)
 
     async def count(self, request: CompletionRequest, text: str) -> Usage:
         """See Provider."""

@@ -7,7 +7,8 @@ import gc
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib import import_module
@@ -37,9 +38,12 @@ from kagura_tasks.errors import (
 )
 from kagura_tasks.providers import addresses, wire
 from kagura_tasks.providers.executor import RequestsInline
+from kagura_tasks.providers.foreign_answers import completion_in, usage_in
+from kagura_tasks.providers.foreign_stream import STREAMED, ForeignStream, error_in_stream
 from kagura_tasks.providers.plain import PARAMS, Route
 from kagura_tasks.providers.prices import Billed
 from kagura_tasks.providers.provider import HandOver
+from kagura_tasks.providers.written import Written
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
 # What LiteLLM has no types for, or no public name.
@@ -100,6 +104,10 @@ def prepare() -> None:
     litellm.num_retries = 0
     litellm.suppress_debug_info = True
     litellm.drop_params = False
+    # A model may well write a hundred equal lines; it is no error.
+    setattr(litellm, "REPEATED_STREAMING_CHUNK_LIMIT", sys.maxsize)  # noqa: B010 (as above)
+    # Tokens are counted with what is installed: some tokenizers would be fetched, with retries.
+    litellm.disable_hf_tokenizer_download = True
     # An empty key is no key, but LiteLLM would send it.
     for name in [name for name, value in os.environ.items() if name.endswith("_API_KEY") and not value.strip()]:
         del os.environ[name]
@@ -129,21 +137,44 @@ class LiteLLMProvider:
         self._prepare(asyncio.get_running_loop())
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
-                response = await self._call(request, timeout_s, heard)
-            return _completion(response, request.model, heard)
+                response = await self._call(request, timeout_s, heard, {})
+            return completion_in(response, request.model, heard)
         except Exception as error:  # noqa: BLE001 (the border: LiteLLM lets through whatever a provider's code raises)
             raise translate(error, request) from None
 
     async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
         """See Provider."""
-        completion = await self.complete(request, timeout_s)
-        if completion.text:
-            hand_over(completion.text)
-        return completion
+        written = Written(request.model, hand_over)
+        self._prepare(asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(timeout_s + _GRACE_S):
+                chunks = await self._call(request, timeout_s, [], STREAMED)
+        except Exception as error:  # noqa: BLE001 (the border, as above)
+            raise translate(error, request) from None
+        stream = ForeignStream(chunks, timeout_s + _GRACE_S, lambda error: translate(error, request))
+        await stream.follow(written)
+        completion = _read_answer(stream.answer(written), *_named(request.model), request)
+        told = completion.usage if completion.usage.prompt_tokens else await self.count(request, written.counted_text)
+        return completion.model_copy(update={"text": written.text, "usage": told})
 
     async def count(self, request: CompletionRequest, text: str) -> Usage:
         """See Provider."""
-        return Usage()
+        return await asyncio.to_thread(self._count, request, text)
+
+    def _count(self, request: CompletionRequest, text: str) -> Usage:
+        provider, name = _named(request.model)
+        count = cast(Any, litellm.token_counter)
+        prompt = completion = 0
+        with suppress(Exception):  # content that LiteLLM cannot count
+            completion = count(model=name, text=text, count_response_tokens=True) if text else 0
+            messages = [message.to_json() for message in request.messages]
+            # Images would be fetched, to be measured.
+            prompt = count(
+                model=name, messages=messages, tools=request.params.get("tools"), use_default_image_token_count=True
+            )
+        used = Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+        cost = self.cost_usd(Billed(provider, name, "", None), used.model_dump(exclude={"cost_usd"}))
+        return used.model_copy(update={"cost_usd": cost})
 
     def route(self, model: str, api_base: str | None) -> Route | None:
         """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""
@@ -153,30 +184,26 @@ class LiteLLMProvider:
 
     def read(self, answer: Json, route: Route, request: CompletionRequest) -> Completion:
         """The completion in an answer that LiteLLM did not fetch. Raises ProviderUnavailable where there is none."""
-        try:
-            response = _response_in(answer, route.provider, route.model)
-            return _completion(response, request.model, [json.dumps(answer)])
-        except Exception:  # noqa: BLE001 (the border: whatever LiteLLM makes of an answer that is none)
-            raise ProviderUnavailable("the provider's answer cannot be read", request.model) from None
+        return _read_answer(answer, route.provider, route.model, request)
 
     def cost_usd(self, billed: Billed, used: Json) -> float | None:
         """What an answer with this usage costs (USD); None where the price map does not know the model."""
         choice: Json = {"message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
         answer: Json = {"model": billed.answered_by, "service_tier": billed.service_tier, "choices": [choice]}
-        return _usage(_response_in({**answer, "usage": used}, billed.provider, billed.model)).cost_usd
+        return usage_in(_response_in({**answer, "usage": used}, billed.provider, billed.model)).cost_usd
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop not in self._loops:
             self._loops.add(loop)
             loop.set_default_executor(RequestsInline(thread_name_prefix="kagura-executor"))
 
-    async def _call(self, request: CompletionRequest, timeout_s: float, heard: list[str]) -> litellm.ModelResponse:
+    async def _call(self, request: CompletionRequest, timeout_s: float, heard: list[str], delivery: Json) -> Any:
         def listen(details: Mapping[str, object]) -> None:
             if details.get("log_event_type") == "post_api_call":
                 heard[:] = [str(details.get("original_response"))]
 
         call = cast(Any, litellm.acompletion)
-        response = await call(
+        return await call(
             model=request.model,
             messages=[message.to_json() for message in request.messages],
             timeout=timeout_s,
@@ -186,9 +213,8 @@ class LiteLLMProvider:
             logger_fn=listen,
             # Where there are tools, LiteLLM imports its gateway for them, which wants a package that it does not bring.
             _skip_mcp_handler=True,
-            **request.params,
+            **{**request.params, **delivery},
         )
-        return cast(litellm.ModelResponse, response)
 
 
 @lru_cache(maxsize=256)
@@ -212,9 +238,9 @@ def _route_to(name: str, provider: str, key: str | None, base: str | None) -> Ro
     verify = _http.get_ssl_configuration()
     if isinstance(verify, str) or not addresses.is_reached_directly(url):
         return None
-    params = PARAMS.keys() & cast("list[str]", config.get_supported_openai_params(name))
+    known = frozenset(cast("list[str]", config.get_supported_openai_params(name)))
     headers = {"User-Agent": "kagura-tasks", "Accept": "application/json", **headers}
-    return Route(provider, name, url, headers, verify, frozenset(params), rewritten)
+    return Route(provider, name, url, headers, verify, PARAMS.keys() & known, rewritten, "stream_options" in known)
 
 
 def _is_chat_model(name: str, provider: str, base: str | None) -> bool:
@@ -237,6 +263,8 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
     model, status = request.model, _status_of(error)
     if isinstance(error, ProviderError):
         return error
+    if isinstance(error, foreign.MidStreamFallbackError) and error.original_exception:
+        return error_in_stream(error.original_exception, request) or translate(error.original_exception, request)
     if isinstance(error, TimeoutError):
         return ProviderTimeout(wire.TOO_LATE, model)
     if _is_unknown_to_litellm(error):
@@ -319,18 +347,25 @@ def _details(error: Exception, request: CompletionRequest) -> str:
     return wire.safe_details(said, str(error), request)
 
 
-def _completion(response: litellm.ModelResponse, model: str, heard: Sequence[str]) -> Completion:
-    choices = cast("list[Any]", response.choices)
-    if not choices:
-        raise ProviderUnavailable(wire.NO_CHOICES, model)
-    message = choices[0].message
-    return Completion(
-        text=message.content or "",
-        model=model,
-        finish_reason=_finish_reason(choices[0], heard),
-        usage=_usage(response),
-        tool_calls=tuple(cast(Json, call.model_dump(mode="json")) for call in message.tool_calls or ()),
-    )
+def _read_answer(answer: Json, provider: str, model: str, request: CompletionRequest) -> Completion:
+    try:
+        response = _response_in(answer, provider, model)
+        return completion_in(response, request.model, [json.dumps(answer)])
+    except Exception:  # noqa: BLE001 (the border: whatever LiteLLM makes of an answer that is none)
+        raise ProviderUnavailable("the provider's answer cannot be read", request.model) from None
+
+
+@lru_cache(maxsize=256)
+def _named(model: str) -> tuple[str, str]:
+    """Provider and name, as the price map and the tokenizers know them."""
+    provider, _, name = model.partition("/")
+    # Without asking LiteLLM where possible: for some providers, that begins with a login.
+    if name and provider in litellm.provider_list:
+        return provider, name
+    with suppress(Exception):
+        name, provider, *_ = litellm.get_llm_provider(model)
+        return provider, name
+    return "", model
 
 
 def _response_in(answer: Json, provider: str, model: str) -> litellm.ModelResponse:
@@ -352,41 +387,3 @@ def _response_in(answer: Json, provider: str, model: str) -> litellm.ModelRespon
     with suppress(Exception):  # a model without a price
         hidden["response_cost"] = price(response_object=response, **billed)
     return response
-
-
-def _finish_reason(choice: Any, heard: Sequence[str]) -> str:
-    """Why the model stopped; "" where it did not say.
-
-    LiteLLM reads a missing reason, and one that it does not know, as "stop". The first can be seen only in the
-    provider's own words, the second is kept aside. No longer needed once ModelResponse keeps a missing reason None.
-    """
-    extra = cast("dict[str, object]", getattr(choice, "provider_specific_fields", None) or {})
-    native = extra.get("native_finish_reason")
-    if choice.finish_reason == "stop":
-        return str(native) if native else "stop" if _said_why(heard) else ""
-    return "tool_calls" if choice.finish_reason == "function_call" else str(choice.finish_reason)
-
-
-def _said_why(heard: Sequence[str]) -> bool:
-    """False only where the provider's own words are in a form we know and give no reason for the end."""
-    try:
-        raw = cast(object, json.loads(heard[0])) if heard else None
-    except ValueError:
-        return True
-    if not isinstance(raw, dict):
-        return True
-    answer = cast("dict[str, Any]", raw)
-    if answer.get("choices"):
-        return bool(answer["choices"][0].get("finish_reason"))
-    return bool(answer["stop_reason"]) if "stop_reason" in answer else True
-
-
-def _usage(response: litellm.ModelResponse) -> Usage:
-    used = cast(Any, getattr(response, "usage", None))
-    cost = cast("dict[str, Any]", response._hidden_params).get("response_cost")  # pyright: ignore[reportPrivateUsage]
-    return Usage(
-        prompt_tokens=used.prompt_tokens or 0 if used else 0,
-        completion_tokens=used.completion_tokens or 0 if used else 0,
-        total_tokens=used.total_tokens or 0 if used else 0,
-        cost_usd=cost,
-    )

@@ -23,6 +23,7 @@ class Route:
         verify: How the server's certificate is checked.
         params: The parameters that the model takes.
         rewritten: Words in a tool's schema that LiteLLM does something about.
+        tells_usage: The provider ends a stream with its usage where it is asked to.
     """
 
     provider: str
@@ -32,6 +33,7 @@ class Route:
     verify: ssl.SSLContext | bool
     params: frozenset[str]
     rewritten: frozenset[str]
+    tells_usage: bool
 
 
 def is_number(value: object) -> bool:

@@ -34,6 +34,8 @@ TOO_MANY: Final = "the provider's rate limit is reached"
 AWAY: Final = "the provider is not available"
 NO_CONNECTION: Final = "the connection to the provider failed"
 NO_CHOICES: Final = "the provider's answer has no choices"
+CUT: Final = "the provider's stream ended before the answer did"
+FAILED_LATER: Final = "the provider failed in the middle of its answer"
 
 #: OpenAI's code words that say more than the status beside them.
 CODES: Final[dict[str, tuple[type[PermanentError], str]]] = {
@@ -104,6 +106,29 @@ def error_of(reply: Reply, request: CompletionRequest) -> ProviderError:
     permanent, text = CODES.get(code) or _phrase(reply) or otherwise
     details = safe_details(said, reply.body.decode("utf-8", "replace"), request) if permanent is RequestRefused else ""
     return permanent(text + details, model, status)
+
+
+def error_within(said: object, request: CompletionRequest) -> ProviderError:
+    """The error that came in a stream which had begun well: with a status only where it names one itself.
+
+    Another try may help, unless it is of a kind that it cannot.
+    """
+    status = _status_within(said)
+    body = json.dumps({"error": said}).encode()
+    error = error_of(Reply(status or 400, {}, body), request)
+    if status:
+        return error
+    return ProviderUnavailable(FAILED_LATER, request.model) if type(error) is RequestRefused else _without_status(error)
+
+
+def _status_within(said: object) -> int:
+    code = cast("dict[str, object]", said).get("code") if isinstance(said, dict) else None
+    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
+    return status if 400 <= status < 600 else 0
+
+
+def _without_status(error: ProviderError) -> ProviderError:
+    return type(error)(error.message, error.model)
 
 
 def transient_error(status: int, model: str, wait_s: float) -> TransientError:

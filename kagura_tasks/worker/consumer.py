@@ -35,6 +35,10 @@ _StockRequest: Any = _Request
 _STOCK_REQUEST: Final = "celery.worker.request:Request"
 _REQUEST: Final = f"{__name__}:Request"
 
+#: Events are for people who watch: they leave together, this often (s), or when there are so many.
+_EVENTS_EVERY_S: Final = 0.1
+_MOST_EVENTS: Final = 1000
+
 
 class Request(_StockRequest):
     """Celery's own, which notes that a child of the pool died of it."""
@@ -52,6 +56,8 @@ class Request(_StockRequest):
 class Consumer(_StockConsumer):
     """What Celery's setting `worker_consumer` names."""
 
+    _is_flush_planned = False
+
     def update_strategies(self) -> None:
         """See Celery."""
         for task in self.app.tasks.values():
@@ -63,10 +69,33 @@ class Consumer(_StockConsumer):
         """See Celery. Its pool of processes would forget what a child was sent and has not confirmed, but does."""
         for job in list(getattr(getattr(self.pool, "_pool", None), "_cache", {}).values()):
             job._accepted = job._accepted or was_sent(job)
+        if is_stopping():
+            self._flush_events()
         super().on_close()
+        # Its timer may have been cancelled with the connection's.
+        self._is_flush_planned = False
+
+    def on_send_event_buffered(self) -> None:
+        """See Celery, whose own sends the events of each turn of its loop: a message, and a round trip, for each task.
+
+        Called on the pool's threads as well: there the timer must not be touched.
+        """
+        if is_stopping() or not self.hub:
+            super().on_send_event_buffered()
+        elif not self._is_flush_planned:
+            self._is_flush_planned = True
+            self.hub.call_soon(self.hub.call_later, _EVENTS_EVERY_S, self._flush_planned)
+
+    def _flush_planned(self) -> None:
+        # First this: whoever has still seen it planned has put its event into the buffer before.
+        self._is_flush_planned = False
+        self._flush_events()
 
     def on_ready(self) -> None:
         """See Celery. From here on the transport can tell what it buries."""
+        if self.event_dispatcher:
+            # Whoever finds the buffer full sends it, which may be the event loop of the pool.
+            self.event_dispatcher.buffer_limit = _MOST_EVENTS
         channel = self.task_consumer.channel
         if isinstance(channel, Channel):
             channel.keeper.obituary = Obituary(self.app)

@@ -8,12 +8,18 @@ the coroutine of a task alike, has one current task, one context, and one identi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit, getcurrent, greenlet
+
+from kagura_tasks.worker.interruptible import Interruptible
+
+#: A limit that is reached while a task's result is stored, say, looks again after so many seconds.
+_AGAIN_S: Final = 0.1
 
 
 class Abandoned(BaseException):
@@ -35,7 +41,8 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
         interruption: Thrown into the function in place of the next cancellation.
         is_abandoned: Whatever the function awaited, it is left with Abandoned.
         is_in_body: The function runs the body of its task; what that calls is called plainly.
-        is_in_thread: The body runs in a thread, where nothing can interrupt it.
+        in_thread: The body runs in a thread, or waits for one: what can interrupt it there.
+        began_at: When the body began (monotonic), be it a thread that it had to wait for; None before.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -46,7 +53,19 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
         self.interruption: BaseException | None = None
         self.is_abandoned = False
         self.is_in_body = False
-        self.is_in_thread = False
+        self.in_thread: Interruptible | None = None
+        self.began_at: float | None = None
+
+    def begin(self) -> None:
+        """The body begins. A job whose body runs several times began with the first."""
+        self.began_at = self.began_at or time.monotonic()
+
+    def left_s(self, limit_s: float) -> float:
+        """Seconds to look again after, or none: its body runs, and for longer than the limit."""
+        if self.began_at is None:
+            return limit_s
+        left_s = self.began_at + limit_s - time.monotonic()
+        return left_s if self.is_in_body else max(left_s, _AGAIN_S)
 
     def run(self) -> None:
         """What the greenlet does."""

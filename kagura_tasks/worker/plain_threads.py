@@ -43,10 +43,10 @@ class PlainThreads:
         return future
 
     def forsake(self, future: Future[Any]) -> None:
-        """Nobody waits for it any more. Where its function cannot be stopped, another thread may take its place."""
+        """Nobody waits for it any more. Until its function ends, another thread may take its place."""
         if future.done():
             return
-        log.error("a plain function runs on in its thread though its task has ended: nothing can interrupt it")
+        log.error("a plain function runs on in its thread though its task has ended: what it waits in returns first")
         with self._guard:
             self.forsaken_total += 1
             self._forsaken += 1
@@ -79,7 +79,17 @@ class PlainThreads:
                 _fulfil(future, function)
             # A thread that waits must not keep a task's arguments and result alive.
             del call, future, function
+            if self._is_surplus():
+                return
             self._idle.release()
+
+    def _is_surplus(self) -> bool:
+        """This thread was replaced while a function would not end, which it has by now: there is one too many."""
+        with self._guard:
+            if self._count <= self.limit + self._forsaken:
+                return False
+            self._count -= 1
+            return True
 
 
 def _fulfil(future: Future[Any], function: Callable[[], Any]) -> None:

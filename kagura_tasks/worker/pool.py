@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -35,6 +36,12 @@ _MOST_THREADS: Final = 64
 #: A loop that a task blocks hears of nothing. So long (s) it is waited for where it has to end.
 _STOP_TIMEOUT_S: Final = 3.0
 
+#: What Celery asks of a pool of processes, and the settings behind it.
+_OF_CHILDREN: Final = {
+    "maxtasksperchild": "worker_max_tasks_per_child",
+    "max_memory_per_child": "worker_max_memory_per_child",
+}
+
 _StockPool: Any = BasePool
 
 
@@ -49,6 +56,9 @@ class TaskPool(_StockPool):
 
     def on_start(self) -> None:
         """See Celery."""
+        for option, setting in _OF_CHILDREN.items():
+            if self.options.get(option):
+                log.warning("%s has no effect: this pool has no child processes that could be replaced", setting)
         self._guard = threading.Condition()
         self._inbox: deque[PoolJob] = deque()
         self._jobs: dict[int, PoolJob] = {}
@@ -82,7 +92,10 @@ class TaskPool(_StockPool):
         **_: Any,
     ) -> PoolJob:
         """See Celery."""
-        limits = TimeLimits(soft_timeout, timeout, timeout_callback)
+        # `celery worker --time-limit` comes as an option; the setting is in the task.
+        soft_s = soft_timeout or self.options.get("soft_timeout")
+        hard_s = timeout or self.options.get("timeout")
+        limits = TimeLimits(soft_s, hard_s, timeout_callback)
         listeners = Listeners(accept_callback, callback, error_callback)
         job = PoolJob(next(self._numbers), (target, args, kwargs), listeners, limits, self._release)
         with self._guard:
@@ -93,6 +106,13 @@ class TaskPool(_StockPool):
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """See Celery; `pid` is what the job was accepted with. Its connections are closed, its result is dropped."""
         self._loop.call_soon_threadsafe(self._abandon, pid)
+
+    def flush(self) -> None:
+        """See Celery. The connection is lost: what has not begun comes again, and would run twice."""
+        with self._guard:
+            kept = [job for job in self._inbox if job.is_kept]
+            self._inbox.clear()
+            self._inbox.extend(kept)
 
     def hand_back(self) -> int:
         """Abandon all that runs, so that its messages go to other workers when this one stops; how many there were."""
@@ -176,6 +196,7 @@ class TaskPool(_StockPool):
         stock: Any = super()
         return {
             **stock._get_info(),
+            "processes": [os.getpid()],
             "running": len(self._jobs),
             "abandoned": self._left_total + self._threads.forsaken_total,
             "loop": type(self._loop).__module__,

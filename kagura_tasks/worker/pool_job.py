@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
+from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
 from kagura_tasks.worker.greenlets import Abandoned, GreenletCoroutine, SoftLimit
@@ -18,9 +19,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds that an abandoned coroutine has to clean up before its slot is given to another task.
 _CLEAN_UP_S: Final = 1.0
-
-#: A limit that is reached while a task is made ready, or its result is stored, looks again after so many seconds.
-_AGAIN_S: Final = 0.1
 
 Call = tuple[Callable[..., Any], Any, Any]
 Tell = Callable[..., Any]
@@ -40,6 +38,11 @@ class Listeners(NamedTuple):
     accepted: Tell | None
     done: Tell | None
     lost: Tell | None
+
+    @property
+    def request(self) -> Any:
+        """Celery's, whose methods they are; None where somebody else uses the pool."""
+        return getattr(self.accepted, "__self__", None)
 
 
 class PoolJob:
@@ -73,6 +76,12 @@ class PoolJob:
     def terminate(self, signal: int | None = None) -> None:
         """Celery asks the pool to terminate it, and then the job: the pool has done it."""
 
+    @property
+    def is_kept(self) -> bool:
+        """Its message stays with this worker when the connection is lost: our transport does that."""
+        request = self._listeners.request
+        return request is None or hasattr(request.message.channel, "holdings")
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start, on the loop's thread."""
         soft_s, hard_s, _ = self._limits
@@ -93,6 +102,10 @@ class PoolJob:
         self._task.get_loop().call_later(_CLEAN_UP_S, self._give_up)
 
     def _run(self) -> None:
+        request = self._listeners.request
+        # Revoked, or expired, while it waited for its slot: Celery looks once, before that.
+        if request is not None and request.revoked():
+            return
         target, args, kwargs = self._call
         if self._listeners.accepted is not None:
             self._listeners.accepted(self.number, time.monotonic())
@@ -106,8 +119,14 @@ class PoolJob:
             self._tell(self._listeners.done, outcome)
 
     def _tell(self, listener: Tell | None, outcome: Any) -> None:
-        if not self.is_abandoned and listener is not None:
+        if self.is_abandoned or listener is None:
+            return
+        try:
             listener(outcome)
+        except MemoryError:
+            # The task's own, which Celery would end a whole worker by. Its result is stored.
+            self._listeners.request.acknowledge()
+            raise
 
     def _tell_of_loss(self, error: BaseException) -> None:
         """The tracer had no answer to it. Other pools lose a process by it, and Celery hears of that."""
@@ -118,28 +137,33 @@ class PoolJob:
             self._tell(self._listeners.lost, ExceptionInfo())
 
     def _soften(self) -> None:
-        """The soft limit: the coroutine gets SoftTimeLimitExceeded where it waits, and may clean up, or answer."""
-        if self._task is None or self._task.done() or self.is_abandoned:
-            return
-        if not self._coroutine.is_in_body:
-            self._call_later(_AGAIN_S, self._soften)
+        """The soft limit: its body gets SoftTimeLimitExceeded where it waits, and may clean up, or answer."""
+        if not self._is_reached(self._limits.soft_s, self._soften):
             return
         self._tell_of_limit(soft=True, limit_s=self._limits.soft_s)
-        if not self._coroutine.is_in_thread:
+        if self._coroutine.in_thread is not None:
+            self._coroutine.in_thread.interrupt(SoftTimeLimitExceeded)
+        elif self._task is not None:
             self._coroutine.interruption = SoftLimit(self._limits.soft_s)
             self._task.cancel()
 
     def _end_hard(self) -> None:
         """The hard limit: it ends now, and is recorded as failed."""
-        if self._task is None or self._task.done() or self.is_abandoned:
-            return
-        if not self._coroutine.is_in_body:
-            self._call_later(_AGAIN_S, self._end_hard)
+        if not self._is_reached(self._limits.hard_s, self._end_hard):
             return
         self.abandon()
         # Recording takes a word with Redis: in a greenlet of its own, so that the loop goes on.
         chore = GreenletCoroutine(lambda: self._tell_of_limit(soft=False, limit_s=self._limits.hard_s))
-        self._chore = self._task.get_loop().create_task(chore)
+        self._chore = asyncio.get_running_loop().create_task(chore)
+
+    def _is_reached(self, limit_s: float | None, look_again: Callable[[], None]) -> bool:
+        """The limit holds now. If not yet, it is looked at again in time."""
+        if limit_s is None or self._task is None or self._task.done() or self.is_abandoned:
+            return False
+        left_s = self._coroutine.left_s(limit_s)
+        if left_s > 0:
+            self._call_later(left_s, look_again)
+        return left_s <= 0
 
     def _call_later(self, delay_s: float, what: Callable[[], None]) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, what))

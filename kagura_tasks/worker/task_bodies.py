@@ -17,6 +17,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from kagura_tasks.worker.coroutine_tasks import attribute_of_body
 from kagura_tasks.worker.greenlets import GreenletCoroutine, SoftLimit, current_job
+from kagura_tasks.worker.interruptible import Forsaken, Interruptible
 from kagura_tasks.worker.plain_threads import PlainThreads
 
 #: A task with this attribute blocks nobody: it waits through `parking`, and needs no thread.
@@ -63,48 +64,56 @@ def _adapted(body: Body, start: _Start) -> Body:
             # Celery knows no such end of a task, and would take the worker for lost.
             raise RuntimeError("the task's coroutine was cancelled by its own code") from None
         finally:
-            job.is_in_body = job.is_in_thread = False
+            job.is_in_body, job.in_thread = False, None
 
     setattr(run, _ADAPTED, body)
     return run
 
 
-def _directly(body: Body, _job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
+def _directly(body: Body, job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
+    job.begin()
     return body(*args, **kwargs)
 
 
 def _awaited(body: Body, job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
+    job.begin()
     return job.wait(body(*args, **kwargs))
 
 
 def _in_thread(task: Any, body: Body, threads: PlainThreads, job: GreenletCoroutine, args: Any, kwargs: Any) -> Any:
-    job.is_in_thread = True
-    result = job.wait(_result_of(_in_context(task, body, args, kwargs), threads))
-    job.is_in_thread = False
+    job.in_thread = Interruptible()
+    call = _in_context(task, body, job, job.in_thread, args, kwargs)
+    result = job.wait(_result_of(call, job.in_thread, threads))
+    job.in_thread = None
     # A plain decorator around an `async def`, say.
     return job.wait(result) if isawaitable(result) else result
 
 
-async def _result_of(function: Callable[[], Any], threads: PlainThreads) -> Any:
+async def _result_of(function: Callable[[], Any], running: Interruptible, threads: PlainThreads) -> Any:
     future = threads.submit(function)
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
         threads.forsake(future)
+        running.interrupt(Forsaken)
         raise
 
 
-def _in_context(task: Any, body: Body, args: Any, kwargs: Any) -> Callable[[], Any]:
+def _in_context(
+    task: Any, body: Body, job: GreenletCoroutine, running: Interruptible, args: Any, kwargs: Any
+) -> Callable[[], Any]:
     """The body, for a thread, where `current_task` and `self.request` are the same as here."""
     request = task.request_stack.top
     stack = cast(Any, _state)._task_stack
 
     def run() -> Any:
+        job.begin()
         task.app.set_current()
         task.request_stack.push(request)
         stack.push(task)
         try:
-            return body(*args, **kwargs)
+            with running:
+                return body(*args, **kwargs)
         except StopIteration as stop:
             # No future can hold it.
             raise RuntimeError("the task raised StopIteration") from stop

@@ -149,6 +149,13 @@ def test_a_task_that_exits_ends_nobody(pool: PoolScene):
     pool.until_settled()
 
 
+def test_a_task_without_memory_ends_nobody(pool: PoolScene):
+    """It fails with its error, and its message is done with."""
+    with pytest.raises(MemoryError, match="on purpose"):
+        pool.send("exhausts").get(timeout=20)
+    pool.until_settled()
+
+
 def test_a_plain_function_does_not_block_the_loop(pool: PoolScene):
     """While plain functions sleep in their threads, coroutines come and go."""
     plain = [pool.send("sleep_plain", 1.5) for _ in range(10)]
@@ -156,6 +163,14 @@ def test_a_plain_function_does_not_block_the_loop(pool: PoolScene):
     assert group(pool.s("add", n, n) for n in range(20))().get(timeout=20)[-1] == 38
     assert not any(result.ready() for result in plain)
     assert [result.get(timeout=20) for result in plain] == ["slept"] * 10
+
+
+def test_waiting_for_a_thread_is_no_part_of_a_time_limit(pool: PoolScene):
+    """64 functions have the threads for longer than the next one may take, which runs to its end all the same."""
+    many = [pool.send("sleep_plain", 1.5) for _ in range(64)]
+    until(lambda: pool.stats()["running"] >= 64, what="the plain functions")
+    assert pool.send("sleep_plain", 0.1, time_limit=0.8).get(timeout=20) == "slept"
+    assert [result.get(timeout=20) for result in many] == ["slept"] * 64
 
 
 def test_a_task_that_blocks_the_loop_is_named(pool: PoolScene):

@@ -74,15 +74,36 @@ def test_a_task_may_clean_up_after_its_soft_limit(pool: PoolScene, stub: StubSer
     until(lambda: left(stub) == 1, 1, "a closed connection")
 
 
-def test_a_plain_function_is_not_interrupted_by_a_soft_limit(pool: PoolScene):
-    """It has no place to be interrupted at: the limit is logged, and its result counts."""
-    result = pool.send("sleep_plain", 0.6, soft_time_limit=0.2)
-    assert result.get(timeout=20) == "slept"
-    assert f"Soft time limit (0.2s) exceeded for tests.support.pool_app.sleep_plain[{result.id}]" in pool.worker.log
+def test_a_plain_function_may_clean_up_after_its_soft_limit(pool: PoolScene):
+    """It catches it between two of its instructions; what it then returns is its result."""
+    result = pool.send("polls_plain", 30, "polled-1", soft_time_limit=0.3, time_limit=20)
+    assert result.get(timeout=10) == "cleaned up"
+    assert f"Soft time limit (0.3s) exceeded for tests.support.pool_app.polls_plain[{result.id}]" in pool.worker.log
+
+
+def test_a_blocking_call_returns_before_a_soft_limit_is_seen(pool: PoolScene):
+    """Nothing can interrupt `time.sleep` in a thread; what comes after it is not run."""
+    sent = time.monotonic()
+    with pytest.raises(SoftTimeLimitExceeded):
+        pool.send("sleep_plain", 0.6, soft_time_limit=0.2).get(timeout=20)
+    assert time.monotonic() - sent > 0.6
+
+
+@pytest.mark.parametrize("how", ["hard limit", "revoked"])
+def test_a_plain_function_ends_with_its_task(pool: PoolScene, how: str):
+    """After its hard limit or `revoke(terminate=True)` it is left, through its `finally`."""
+    result = pool.send("polls_plain", 60, f"polled {how}", time_limit=0.3 if how == "hard limit" else None)
+    if how == "revoked":
+        until(lambda: pool.stats()["running"] == 1, what="the running task")
+        pool.app.control.revoke(result.id, terminate=True)
+    with pytest.raises(TimeLimitExceeded if how == "hard limit" else TaskRevokedError):
+        result.get(timeout=20)
+    until(lambda: pool.notes(f"polled {how}") == ["the end"], 5, "the end of the function")
+    pool.until_settled()
 
 
 def test_a_plain_function_at_its_hard_limit(pool: PoolScene):
-    """Its task has failed; that the function runs on is logged and counted, and its thread is replaced."""
+    """Its task has failed; that the function sleeps on is logged and counted, and its thread is replaced."""
     before = pool.stats()["abandoned"]
     result = pool.send("sleep_plain", 2.0, time_limit=0.3)
     with pytest.raises(TimeLimitExceeded):

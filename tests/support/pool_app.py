@@ -231,6 +231,12 @@ async def exits() -> None:
 
 
 @app.task
+async def exhausts() -> None:
+    """Asks for more memory than there is."""
+    raise MemoryError("on purpose")
+
+
+@app.task
 async def blocks(seconds: float) -> None:
     """What must not be done."""
     time.sleep(seconds)  # noqa: ASYNC251
@@ -289,6 +295,20 @@ def sleep_plain(seconds: float) -> str:
     """Takes its time, and a thread."""
     time.sleep(seconds)
     return "slept"
+
+
+@app.task
+def polls_plain(seconds: float, where: str) -> str:
+    """Looks again and again, as a plain function does; leaves word of its end."""
+    ends_at = time.monotonic() + seconds
+    try:
+        while time.monotonic() < ends_at:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+    finally:
+        note(where, "the end")
+    return "nothing came"
 
 
 @app.task(rate_limit="5/s")

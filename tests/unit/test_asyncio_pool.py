@@ -170,6 +170,22 @@ def test_a_thread_of_a_forsaken_function_is_replaced():
     threads.stop()
 
 
+def test_a_thread_that_was_replaced_ends_with_its_function():
+    """When what was forsaken has returned, no more functions run at once than before."""
+    threads = PlainThreads(1)
+    gate = threading.Event()
+    before = threading.active_count()
+    hangs = threads.submit(gate.wait)
+    until(hangs.running, what="the function that hangs")
+    threads.forsake(hangs)
+    assert threads.submit(lambda: "ran").result(10) == "ran"
+    assert threading.active_count() == before + 2
+    gate.set()
+    until(lambda: threading.active_count() == before + 1, what="one thread")
+    assert threads.submit(lambda: "ran").result(10) == "ran"
+    threads.stop()
+
+
 def test_coroutine_tasks_are_refused_with_the_pools_name():
     """Whatever Celery has wrapped around them; plain tasks are left alone."""
     app = Celery("test", set_as_current=False)

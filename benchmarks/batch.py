@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import uuid4
 
-import redis
-
-from benchmarks.contenders import Contender, Send
+from benchmarks.contenders import Contender
 from benchmarks.harness import BenchmarkError, Stage, WorkerProcess, wait_until
 from benchmarks.measure import Usage, rotated
 
@@ -73,15 +70,14 @@ class Batch:
 
 
 class Lane:
-    """A contender with its worker and its sender."""
+    """A contender with its worker, which is frozen except while it is measured, and its caller's side."""
 
     def __init__(self, stage: Stage, contender: Contender, worker: WorkerProcess) -> None:
-        """Take the contender, and its worker, which is ready."""
+        """Take the contender, and its worker, which may not be ready yet."""
         self.contender = contender
         self.worker = worker
         self._stage = stage
-        self._send: Send = contender.open(stage)
-        self._redis = stage.redis(contender.worker.database)
+        self._caller = contender.open(stage)
 
     def run(self, calls: int, latency_s: float) -> Batch:
         """So many different prompts, for a provider that takes so long.
@@ -89,13 +85,15 @@ class Lane:
         Raises BenchmarkError where a task fails, or the provider's ledger does not fit the number of calls.
         """
         self._stage.set_latency(latency_s)
-        with self.worker.paused():
-            ids = [self._send(f"Say something about number {number} of {uuid4().hex}.") for number in range(calls)]
-            before = self.worker.usage()
-            woken_at = time.monotonic()
-        wait_until(lambda: self._is_done(ids), _TIMEOUT_S, f"{calls} answers of {self.contender.label}")
+        self.worker.pause()
+        sent = self._caller.send([f"Say something about number {n} of {uuid4().hex}." for n in range(calls)])
+        before = self.worker.usage()
+        woken_at = time.monotonic()
+        self.worker.resume()
+        wait_until(lambda: self._are_done(sent), _TIMEOUT_S, f"{calls} answers of {self.contender.label}")
         seconds = time.monotonic() - woken_at
         after = self.worker.usage()
+        self.worker.pause()
         ledger = self._stage.provider.ledger()
         # A stock client tries again by itself where a connection drops, and pays twice: the tables show it.
         if ledger["count"] < calls or (self.contender.exact and ledger["count"] != calls):
@@ -103,36 +101,29 @@ class Lane:
         requests = tuple(Request.since(woken_at, one) for one in ledger["requests"])
         return Batch(calls, seconds, after.cpu_s - before.cpu_s, ledger["peak"], requests, after)
 
-    def _is_done(self, ids: list[str]) -> bool:
+    def _are_done(self, sent: list[str]) -> bool:
         self.worker.check()
-        return all_answered(self._redis, ids) and self._redis.hlen("unacked") == 0
+        return self._caller.are_done(sent)
 
 
 def interleaved(
     stage: Stage, contenders: Sequence[Contender], rounds: int, calls: int, latency_s: float, warm_up: int
 ) -> dict[Contender, list[Batch]]:
-    """Each contender's batches, one a round; every round starts with another one.
+    """Each contender's batches, one a round; every round starts with another one, and all others are paused meanwhile.
 
     Some calls come first that count for nothing: LiteLLM imports half of itself when it is used for the first time.
     """
-    workers = stage.start(*(contender.worker for contender in contenders))
+    workers = [stage.launch(contender.worker) for contender in contenders]
     lanes = [Lane(stage, contender, worker) for contender, worker in zip(contenders, workers, strict=True)]
-    for lane in lanes:
-        lane.run(warm_up, min(latency_s, 0.05))
-    found: dict[Contender, list[Batch]] = {contender: [] for contender in contenders}
-    for number in range(rounds):
-        for lane in rotated(lanes, number):
-            found[lane.contender].append(lane.run(calls, latency_s))
-    return found
-
-
-def all_answered(client: redis.Redis, ids: list[str]) -> bool:
-    """All tasks have succeeded. Raises BenchmarkError where one has failed."""
-    keys = [f"celery-task-meta-{task_id}" for task_id in ids]
-    if cast(int, client.exists(*keys)) < len(keys):
-        return False
-    records = [cast("dict[str, Any]", json.loads(value)) for value in cast("list[bytes]", client.mget(keys))]
-    failed = [record for record in records if record["status"] in ("FAILURE", "REVOKED")]
-    if failed:
-        raise BenchmarkError(f"{len(failed)} of {len(ids)} tasks failed, the first with {failed[0]['result']}")
-    return all(record["status"] == "SUCCESS" for record in records)
+    try:
+        for lane in lanes:
+            lane.run(warm_up, min(latency_s, 0.05))
+        found: dict[Contender, list[Batch]] = {contender: [] for contender in contenders}
+        for number in range(rounds):
+            for lane in rotated(lanes, number):
+                found[lane.contender].append(lane.run(int(calls * lane.contender.times), latency_s))
+        return found
+    finally:
+        # The next benchmark may share them.
+        for worker in workers:
+            worker.resume()

@@ -1,22 +1,38 @@
-"""Who is compared: our worker, and plain Celery tasks that call `litellm.completion`."""
+"""Who is compared by calls of a model: our workers, and plain Celery tasks that call `litellm.completion`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Protocol
 
+import redis
 from celery import Celery
 
-from benchmarks.harness import Stage, WorkerSpec
+from benchmarks.celery_records import all_answered
+from benchmarks.harness import Stage, Startable, WorkerSpec
 from kagura_tasks import LLMClient, Settings
 from kagura_tasks.connections import celery_url
 from kagura_tasks.queues import LLM
 
-#: Sends one prompt, and returns the task's id.
-Send = Callable[[str], str]
-
 PLAIN_TASK: Final = "plain.complete"
+
+#: The setting that says which way our workers take to a provider, and what the tables call each way.
+_LANE_SETTING: Final = "KAGURA_TASKS_PROVIDER_LANE"
+_LANES: Final = {"auto": "direct", "litellm": "LiteLLM"}
+
+
+class Caller(Protocol):
+    """The caller's side of a queue."""
+
+    def send(self, prompts: Sequence[str]) -> list[str]:
+        """Enqueue them; what `are_done` has to be asked for."""
+        ...
+
+    def are_done(self, sent: Sequence[str]) -> bool:
+        """All are answered, and no message is left. Raises BenchmarkError where one has failed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,36 +42,63 @@ class Contender:
     Attributes:
         label: Its row in the table.
         worker: How its workers are started.
-        open: Makes its sender, for a stage.
+        open: Makes its caller's side, for a stage.
         exact: A provider request more than there were calls is a failure of the run.
+        times: So many times the calls of the others: who is fast needs more of them to be measured as long.
+        packages: What has to be installed for it, beside what all have.
     """
 
     label: str
-    worker: WorkerSpec
-    open: Callable[[Stage], Send]
+    worker: Startable
+    open: Callable[[Stage], Caller]
     exact: bool = False
+    times: float = 1.0
+    packages: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Its packages that are not installed."""
+        return [package for package in self.packages if version_of(package) is None]
 
 
-def ours(concurrency: int, database: int, pool: str = "threads") -> Contender:
+class CeleryCaller:
+    """A Celery app's, stock or ours."""
+
+    def __init__(self, client: redis.Redis, send: Callable[[str], str]) -> None:
+        """Take the results' Redis, and what sends a prompt and returns the task's id."""
+        self._redis = client
+        self._send = send
+
+    def send(self, prompts: Sequence[str]) -> list[str]:
+        """See Caller."""
+        return [self._send(prompt) for prompt in prompts]
+
+    def are_done(self, sent: Sequence[str]) -> bool:
+        """See Caller. The cheap question first: it is asked fifty times a second."""
+        return self._redis.hlen("unacked") == 0 and all_answered(self._redis, sent)
+
+
+def ours(concurrency: int, database: int, pool: str = "threads", lane: str = "auto", times: float = 1.0) -> Contender:
     """`celery -A workers.main worker -Q llm -P ... -c ...`, asked through LLMClient. All prompts differ."""
 
-    def open_sender(stage: Stage) -> Send:
+    def open_caller(stage: Stage) -> Caller:
         client = client_on(stage, database)
-        return lambda prompt: client.submit(prompt).id
+        return CeleryCaller(stage.redis(database), lambda prompt: client.submit(prompt).id)
 
-    spec = WorkerSpec("workers.main", pool, concurrency, database, queues=LLM)
-    return Contender(f"kagura_tasks, {pool} c{concurrency}", spec, open_sender, exact=True)
+    settings = ((_LANE_SETTING, lane),)
+    spec = WorkerSpec("workers.main", pool, concurrency, database, queues=LLM, environment=settings)
+    label = f"kagura_tasks, {pool} c{concurrency}, {_LANES[lane]}"
+    return Contender(label, spec, open_caller, exact=True, times=times)
 
 
-def plain(pool: str, concurrency: int, database: int) -> Contender:
+def plain(pool: str, concurrency: int, database: int, times: float = 1.0, packages: tuple[str, ...] = ()) -> Contender:
     """A stock Celery app under this pool, whose task calls `litellm.completion`."""
 
-    def open_sender(stage: Stage) -> Send:
+    def open_caller(stage: Stage) -> Caller:
         app = plain_app(stage, database)
-        return lambda prompt: str(app.send_task(PLAIN_TASK, [prompt]).id)
+        return CeleryCaller(stage.redis(database), lambda prompt: str(app.send_task(PLAIN_TASK, [prompt]).id))
 
     spec = WorkerSpec("benchmarks.plain_llm", pool, concurrency, database)
-    return Contender(f"plain Celery, {pool} c{concurrency}", spec, open_sender)
+    return Contender(f"plain Celery, {pool} c{concurrency}", spec, open_caller, times=times, packages=packages)
 
 
 def quick_pair() -> list[Contender]:
@@ -72,3 +115,11 @@ def plain_app(stage: Stage, database: int) -> Celery:
     """A stock Celery app, as the caller's side has it."""
     url = celery_url(stage.url(database))
     return Celery("plain", broker=url, backend=url, set_as_current=False)
+
+
+def version_of(package: str) -> str | None:
+    """The release that is installed; None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -39,12 +39,16 @@ class BenchmarkError(Exception):
     """A run that proves nothing: something failed, or the books do not balance."""
 
 
+Variables = tuple[tuple[str, str], ...]
+
+
 class Startable(Protocol):
     """How a worker of any kind is started. Equal ones are one worker to a stage.
 
     Attributes:
         database: The Redis database of its queue and its results: no contender sees another's.
         concurrency: Tasks at a time.
+        environment: What it is told in variables, beside what all are told.
     """
 
     @property
@@ -52,6 +56,9 @@ class Startable(Protocol):
 
     @property
     def concurrency(self) -> int: ...
+
+    @property
+    def environment(self) -> Variables: ...
 
     def command(self, hostname: str) -> list[str]:
         """What one would type; the name is for those that can tell theirs."""
@@ -66,6 +73,7 @@ class ProgramSpec:
     arguments: tuple[str, ...]
     concurrency: int
     database: int
+    environment: Variables = ()
 
     def command(self, hostname: str) -> list[str]:
         """What one would type."""
@@ -82,6 +90,7 @@ class WorkerSpec:
         concurrency: Tasks at a time.
         database: The Redis database of its queue and its results: no contender sees another's.
         queues: What it consumes.
+        environment: Settings of this kind alone.
     """
 
     app: str
@@ -89,6 +98,7 @@ class WorkerSpec:
     concurrency: int
     database: int
     queues: str = "celery"
+    environment: Variables = ()
 
     def command(self, hostname: str) -> list[str]:
         """What one would type. Without the two start-up conversations between workers, for all contenders alike."""
@@ -237,7 +247,9 @@ class Stage:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_MODE": "PRODUCTION",
         }
-        return WorkerProcess(spec, hostname, {**inherited, **ours}, self._folder / f"{hostname}.log")
+        return WorkerProcess(
+            spec, hostname, {**inherited, **ours, **dict(spec.environment)}, self._folder / f"{hostname}.log"
+        )
 
     def _wait_until_ready(self, spec: WorkerSpec, worker: WorkerProcess) -> None:
         with Celery(broker=celery_url(self.url(spec.database)), set_as_current=False) as app:

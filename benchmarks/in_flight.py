@@ -9,7 +9,12 @@ from benchmarks.contenders import Contender, ours, plain, quick_pair
 from benchmarks.harness import Stage
 from benchmarks.measure import Spread, ratios
 from benchmarks.options import Options
-from benchmarks.report import Report, Table
+from benchmarks.report import Report, Table, goal
+
+#: One worker process shall hold so many calls, answer them all in so many seconds, and need no more memory (MB).
+_MANY: Final = 1000
+_GOAL_S: Final = 6.0
+_GOAL_RSS_MB: Final = 350.0
 
 #: Moments of the ramp, in parts of one call's latency.
 _MOMENTS: Final = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -20,14 +25,19 @@ Found = dict[Contender, list[Batch]]
 
 
 def run(options: Options, made: Stage) -> Report:
-    """Ours beside plain Celery threads, interleaved; in a full run on both its pools."""
+    """Ours beside plain Celery threads, interleaved; in a full run on both its pools, and with twice the calls."""
     calls, latency_s = (60, 0.5) if options.quick else (500, 2.0)
-    several = quick_pair() if options.quick else [ours(512, 1), plain("threads", 512, 2), ours(512, 3, "asyncio")]
+    several = quick_pair() if options.quick else _all_of_them(_MANY / calls)
     found = interleaved(made, several, options.rounds, calls, latency_s, warm_up=16)
     tables = [_summary(found, several[0], latency_s), _ramp(found, latency_s)]
-    return Report(
-        "in_flight", _QUESTION, tables, _notes(found[several[0]], calls, latency_s), _for_programs(found, latency_s)
-    )
+    notes = [*_notes(found[several[0]], calls, latency_s), *_goals(found)]
+    return Report("in_flight", _QUESTION, tables, notes, _for_programs(found, latency_s))
+
+
+def _all_of_them(times: float) -> list[Contender]:
+    """`times`: the calls of those that hold many."""
+    few = [ours(512, 1), plain("threads", 512, 2), ours(512, 3, "asyncio")]
+    return [*few, *(ours(1024, 4 + number, "asyncio", lane, times) for number, lane in enumerate(("auto", "litellm")))]
 
 
 def _summary(found: Found, mine: Contender, latency_s: float) -> Table:
@@ -75,17 +85,40 @@ def _at(batch: Batch, second: float) -> str:
 def _notes(mine: list[Batch], calls: int, latency_s: float) -> list[str]:
     sent = Spread.of([one.sent_by(latency_s) for one in mine])
     setting = (
-        f"{calls} different prompts of {latency_s:g} s each, one worker process; rounds: {len(mine)}, interleaved; the"
-        " ramp is the last one's. All are enqueued while the worker is paused; time 0 is when it wakes up, and the end"
-        " is when all answers are stored and all messages acknowledged."
+        f"{calls} different prompts of {latency_s:g} s each ({_MANY} where the first column says so), one worker"
+        f" process; rounds: {len(mine)}, interleaved, all other workers paused meanwhile; the ramp is the last one's."
+        " All are enqueued while the worker is paused; time 0 is when it wakes up, and the end is when all answers are"
+        " stored and all messages acknowledged."
     )
     met = f"met in {sum(one.sent_by(latency_s) >= calls for one in mine)} of {len(mine)} rounds"
     stock = (
         "Plain Celery's client has httpx's default limit of 100 connections. A long round of it is a single call that"
         " got no answer and was tried again after a timeout; why, was not examined."
     )
-    goal = f"Goal: all {calls} are sent within {latency_s:g} s: {met} ({sent.text()} sent)."
-    return [setting, LEDGER, stock, goal]
+    soon = f"Goal: all {calls} are sent within {latency_s:g} s: {met} ({sent.text()} sent)."
+    return [setting, LEDGER, stock, soon]
+
+
+def _goals(found: Found) -> list[str]:
+    """About each that was given many calls."""
+    return [
+        note
+        for who, batches in found.items()
+        if batches[0].calls == _MANY
+        for note in (
+            goal(
+                f"{who.label} holds {_MANY} calls, and has answered all within {_GOAL_S:g} s",
+                min(one.peak for one in batches) == _MANY and max(one.seconds for one in batches) <= _GOAL_S,
+                f"peak {Spread.of([one.peak for one in batches]).text()},"
+                f" {Spread.of([one.seconds for one in batches]).text(1)} s",
+            ),
+            goal(
+                f"with at most {_GOAL_RSS_MB:g} MB",
+                max(one.usage.peak_rss_mb for one in batches) <= _GOAL_RSS_MB,
+                f"peak RSS {Spread.of([one.usage.peak_rss_mb for one in batches]).text()} MB",
+            ),
+        )
+    ]
 
 
 def _for_programs(found: Found, latency_s: float) -> dict[str, object]:

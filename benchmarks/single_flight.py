@@ -12,7 +12,7 @@ from uuid import uuid4
 from celery import Celery
 from celery.result import AsyncResult
 
-from benchmarks.batch import all_answered
+from benchmarks.celery_records import all_answered
 from benchmarks.contenders import PLAIN_TASK, Contender, client_on, ours, plain, plain_app, quick_pair
 from benchmarks.harness import BenchmarkError, Stage, WorkerProcess, wait_until
 from benchmarks.measure import Spread, rotated

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import redis
 from celery import Celery
 
-from benchmarks.batch import all_answered
+from benchmarks.celery_records import all_answered
 from benchmarks.harness import Stage
 
 #: Every queue's job that does nothing.
@@ -104,7 +104,7 @@ class AsyncQueueClient(QueueClient):
         """Connect."""
 
     @abstractmethod
-    async def send(self) -> str:
+    async def send(self, job: str = NOOP, *arguments: str) -> str:
         """One job; returns the key of its result."""
 
     @abstractmethod
@@ -118,8 +118,13 @@ class AsyncQueueClient(QueueClient):
     def enqueue(self, jobs: int) -> list[str]:
         """See QueueClient."""
 
+        return self.enqueue_each([(NOOP,)] * jobs)
+
+    def enqueue_each(self, jobs: Sequence[tuple[str, ...]]) -> list[str]:
+        """Send these, each its name and its arguments; returns the keys of their results in Redis."""
+
         async def send_all() -> list[str]:
-            return [await self.send() for _ in range(jobs)]
+            return [await self.send(*job) for job in jobs]
 
         return self._runner.run(send_all())
 

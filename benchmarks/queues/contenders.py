@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from benchmarks.contenders import plain_app
+from benchmarks.contenders import plain_app, version_of
 from benchmarks.harness import ProgramSpec, Stage, Startable, WorkerSpec, wait_until
 from benchmarks.queues import peers
 from benchmarks.queues.clients import CeleryClient, QueueClient
@@ -45,7 +44,7 @@ class Contender:
 
     def missing(self) -> list[str]:
         """Its packages that are not installed."""
-        return [package for package in self.packages if _version(package) is None]
+        return [package for package in self.packages if version_of(package) is None]
 
 
 STOCK: Final = Contender(
@@ -121,18 +120,11 @@ def installed() -> tuple[Contender, ...]:
 
 def versions(contenders: Sequence[Contender]) -> str:
     """The note that says which releases of the other queues ran, and which did not."""
-    packages = {package: _version(package) for contender in ALL for package in contender.packages}
+    packages = {package: version_of(package) for contender in ALL for package in contender.packages}
     ran = [f"{name} {packages[name]}" for contender in contenders for name in contender.packages]
     left_out = [name for name, found in packages.items() if found is None]
     ran_text = f"The others: {', '.join(dict.fromkeys(ran))}." if ran else ""
     return " ".join(filter(None, [ran_text, f"Not installed: {', '.join(left_out)}." if left_out else ""]))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 class Lane:

@@ -36,9 +36,11 @@ class TaskiqClient(AsyncQueueClient):
 
         return ListQueueBroker(self.url)
 
-    async def send(self) -> str:
+    async def send(self, job: str = NOOP, *arguments: str) -> str:
         """See AsyncQueueClient."""
-        return str((await self._noop.kiq()).task_id)
+        from taskiq.kicker import AsyncKicker
+
+        return str((await AsyncKicker(job, self._broker, {}).kiq(*arguments)).task_id)
 
     async def round_trip(self) -> None:
         """See AsyncQueueClient."""
@@ -77,11 +79,11 @@ class SaqClient(AsyncQueueClient):
 
         self._queue = RedisQueue(redis.asyncio.Redis.from_url(self.url))
 
-    async def send(self) -> str:
-        """See AsyncQueueClient."""
-        job = await self._queue.enqueue(NOOP)
-        assert job is not None
-        return job.id
+    async def send(self, job: str = NOOP, *_: str) -> str:
+        """See AsyncQueueClient. No benchmark gives SAQ a job with arguments."""
+        enqueued = await self._queue.enqueue(job)
+        assert enqueued is not None
+        return enqueued.id
 
     async def round_trip(self) -> None:
         """See AsyncQueueClient."""
@@ -105,11 +107,11 @@ class ArqClient(AsyncQueueClient):
 
         self._pool = ArqRedis.from_url(self.url)
 
-    async def send(self) -> str:
+    async def send(self, job: str = NOOP, *arguments: str) -> str:
         """See AsyncQueueClient."""
-        job = await self._pool.enqueue_job(NOOP)
-        assert job is not None
-        return f"arq:result:{job.job_id}"
+        enqueued = await self._pool.enqueue_job(job, *arguments)
+        assert enqueued is not None
+        return f"arq:result:{enqueued.job_id}"
 
     async def round_trip(self) -> None:
         """See AsyncQueueClient."""

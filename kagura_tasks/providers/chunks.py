@@ -27,7 +27,7 @@ class ChunkReader:
         self.model = request.model
         self._request = request
         self._written = written
-        self._envelope: Json = {}
+        self._about: Json = {}
         self.usage: object = None
 
     def read(self, data: bytes) -> None:
@@ -44,18 +44,16 @@ class ChunkReader:
 
     def answer(self, used: Json) -> Json:
         """The whole as a plain answer, but for the text."""
-        about = {name: self._envelope.get(name) for name in ("model", "service_tier")}
-        return {**about, **self._written.as_answer(), "usage": used}
+        return {**self._about, **self._written.as_answer(), "usage": used}
 
     def _piece_in(self, chunk: dict[str, Any]) -> str:
         """The text in a chunk; all else in it is kept."""
         if chunk.get("error"):
             raise wire.error_within(chunk["error"], self._request)
         usage = chunk.get("usage")
-        if usage:
+        if usage or not self._about:
             self.usage = usage
-        if usage or not self._envelope:
-            self._envelope = chunk
+            self._about = {name: self._about.get(name) or chunk.get(name) for name in ("model", "service_tier")}
         choices = chunk.get("choices")
         if not choices:
             return ""

@@ -28,10 +28,13 @@ class ForeignStream:
         self._timeout_s = timeout_s
         self._translate = translate
         self._about: Json = {}
+        self._reason: str | None = None
+        self._gemini_ended: bool | None = None  # None: it is not Gemini
         self.usage: Any = None
         if hasattr(stream, "count_prompt_tokens"):
             # LiteLLM would fetch images to count them, where the provider does not tell the usage. We count ourselves.
             stream.count_prompt_tokens = lambda: 0
+        self._listen()
 
     async def follow(self, written: Written) -> None:
         """Read it all. Raises ProviderError, and what the text's receiver raises; the connection is then closed."""
@@ -42,8 +45,7 @@ class ForeignStream:
                 await asyncio.sleep(0)
         finally:
             await self._stream.aclose()
-        # LiteLLM calls every end "stop". Only here one can see that a stream was cut.
-        written.finish_reason = self._stream.received_finish_reason
+        written.finish_reason = self._reason or self._reason_so_far()
         if written.finish_reason is None:
             raise ProviderUnavailable(wire.CUT, written.model)
         written.end()
@@ -59,16 +61,47 @@ class ForeignStream:
                 return await anext(self._stream, None)
         except Exception as error:  # noqa: BLE001 (the border: see LiteLLMProvider)
             ours = self._translate(error)
-            if isinstance(ours, ProviderTimeout) and self._stream.received_finish_reason:
+            if isinstance(ours, ProviderTimeout) and self._reason:
                 return None  # the answer is whole, and the usage can be counted
             raise ours from None
 
+    def _reason_so_far(self) -> str | None:
+        """Why the provider says that the answer ends. In its last chunk, LiteLLM calls every end "stop", a cut as well.
+
+        The second is of the newest chunk: a reason in one that brings text as well is only there.
+        """
+        reason = self._stream.received_finish_reason or self._stream.intermittent_finish_reason
+        return reason if self._gemini_ended is not False else None
+
+    def _listen(self) -> None:
+        """Hear Gemini's own words: LiteLLM puts "stop" into each of its chunks."""
+        call = getattr(self._stream, "make_call", None)
+
+        async def call_and_listen(**named: Any) -> Any:
+            chunks = await call(**named)
+            if hasattr(chunks, "chunk_parser"):
+                chunks.chunk_parser = self._hearing(chunks.chunk_parser)
+            return chunks
+
+        if call is not None:
+            self._stream.make_call = call_and_listen
+
+    def _hearing(self, parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def hear(chunk: Any) -> Any:
+            if isinstance(chunk, dict) and (candidates := cast("dict[str, Any]", chunk).get("candidates")):
+                ends = any(candidate.get("finishReason") for candidate in candidates)
+                self._gemini_ended = self._gemini_ended or ends
+            return parse(chunk)
+
+        return hear
+
     def _take(self, chunk: Any, written: Written) -> None:
+        self._reason = self._reason_so_far() or self._reason
         self.usage = getattr(chunk, "usage", None) or self.usage
         hidden = cast("dict[str, Any]", getattr(chunk, "hidden_params", None) or {})
         self._about = {
-            "model": hidden.get("provider_response_model") or self._about.get("model"),
-            "service_tier": getattr(chunk, "service_tier", None),
+            "model": self._about.get("model") or hidden.get("provider_response_model"),
+            "service_tier": getattr(chunk, "service_tier", None) or self._about.get("service_tier"),
         }
         choice = next((one for one in chunk.choices if not one.index), None)
         delta = choice.delta if choice else None
@@ -78,7 +111,15 @@ class ForeignStream:
             written.add_text(text)
 
 
-def error_in_stream(error: Exception, request: CompletionRequest) -> ProviderError | None:
-    """Ours for one that the provider sent as a part of its stream; None where it was not that."""
-    said = getattr(error, "body", None)
-    return wire.error_within(said, request) if said and not getattr(error, "status_code", None) else None
+def error_in_stream(error: BaseException | None, request: CompletionRequest) -> ProviderError | None:
+    """Ours for one in the middle of a stream: a silence, or what the provider sent as a part of it; None for others.
+
+    LiteLLM makes a lost connection of either. What it was is in the error that its client had raised before.
+    """
+    while error is not None:
+        if isinstance(error, TimeoutError) or type(error).__name__.endswith("Timeout"):
+            return ProviderTimeout(wire.TOO_LATE, request.model)
+        if (said := getattr(error, "body", None)) and not getattr(error, "status_code", None):
+            return wire.error_within(said, request)
+        error = error.__context__
+    return None

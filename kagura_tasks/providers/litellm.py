@@ -178,7 +178,7 @@ class LiteLLMProvider:
 
     def route(self, model: str, api_base: str | None) -> Route | None:
         """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""
-        if any(getattr(litellm, name, None) for name in _OWN_WAYS):
+        if any(map(_is_set, _OWN_WAYS)):
             return None
         return _route(model, api_base, *map(os.environ.get, addresses.VARIABLES))
 
@@ -217,6 +217,12 @@ class LiteLLMProvider:
         )
 
 
+def _is_set(name: str) -> bool:
+    """Not by LiteLLM itself: a call of Gemini leaves the callback of a cache behind that nobody uses."""
+    value = getattr(litellm, name, None)
+    return bool(value) and value != ["cache"]
+
+
 @lru_cache(maxsize=256)
 def _route(model: str, api_base: str | None, *_environment: str | None) -> Route | None:
     """The environment is an argument because the answer depends on it."""
@@ -240,7 +246,7 @@ def _route_to(name: str, provider: str, key: str | None, base: str | None) -> Ro
         return None
     known = frozenset(cast("list[str]", config.get_supported_openai_params(name)))
     headers = {"User-Agent": "kagura-tasks", "Accept": "application/json", **headers}
-    return Route(provider, name, url, headers, verify, PARAMS.keys() & known, rewritten, "stream_options" in known)
+    return Route(provider, name, url, headers, verify, known & PARAMS.keys(), rewritten, "stream_options" in known)
 
 
 def _is_chat_model(name: str, provider: str, base: str | None) -> bool:

@@ -13,7 +13,12 @@ from kagura_tasks.providers.provider import HandOver, Provider
 from kagura_tasks.schemas import Completion, CompletionRequest
 
 #: LiteLLM imports parts of itself when they are first used, and the filter that it sets for them ends with a test.
-MARKS: Final = [pytest.mark.litellm, pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning")]
+#: And its stream looks at every attribute of a chunk, deprecated ones as well.
+MARKS: Final = [
+    pytest.mark.litellm,
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
+]
 
 KEY: Final = "sk-canary-key"
 MODEL: Final = "openai/gpt-4o-mini"
@@ -41,6 +46,29 @@ class Lane:
         """One call."""
         return self.loop.run(self.provider.complete(what, timeout_s))
 
+    def stream(
+        self, timeout_s: float = 10, model: str = MODEL, hand_over: HandOver | None = None, **params: Any
+    ) -> Completion:
+        """One streamed call of the scripted provider. Its text is what was handed over, which is checked."""
+        return self.loop.run(self.streaming(timeout_s, model, hand_over, **params))
+
+    async def streaming(
+        self, timeout_s: float = 10, model: str = MODEL, hand_over: HandOver | None = None, **params: Any
+    ) -> Completion:
+        """The same, on its loop."""
+        pieces: list[str] = []
+
+        def take(piece: str) -> None:
+            pieces.append(piece)
+            if hand_over:
+                hand_over(piece)
+
+        asked = request(model=model, **{"api_base": self.api_base, **params})
+        completion = await self.provider.stream(asked, timeout_s, take)
+        assert "" not in pieces
+        assert completion.text == "".join(pieces)
+        return completion
+
 
 def request(prompt: str = "canary prompt", model: str = MODEL, **params: Any) -> CompletionRequest:
     return CompletionRequest.model_validate(
@@ -62,9 +90,9 @@ class Knowledge:
         raise AssertionError(f"the direct lane did not take this request: {request}")
 
 
-def failure(lane: Lane, **params: Any) -> tuple[object, ...]:
+def failure(lane: Lane, *, streamed: bool = False, **params: Any) -> tuple[object, ...]:
     """The error that a caller sees: all but its text, which quotes nothing."""
     with pytest.raises(errors.ProviderError) as caught:
-        lane.ask(**params)
+        _ = lane.stream(**params) if streamed else lane.ask(**params)
     assert "canary" not in str(caught.value)
     return caught.type, *caught.value.args[1:]

@@ -18,13 +18,13 @@ PAGE: Final = Path(__file__).parent / "reference" / "settings.md"
 READERS: Final = {
     "Both sides": {
         *("redis_url", "broker_url", "result_url", "cache_url", "result_ttl_s", "redis_timeout_s"),
-        *("visibility_timeout_s", "lease_renewal_s"),
+        *("visibility_timeout_s", "lease_renewal_s", "stream_ttl_s", "stream_log_bytes", "stream_heartbeat_s"),
     },
     "Applications": {"default_model", "tenant", "execution", "cache_enabled", "wait_timeout_s", "max_prompt_bytes"},
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
-        "loop_blocked_s",
+        *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes"),
     },
 }
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from kagura_tasks.cache.llm_cache import LLMCache, RedisCache
     from kagura_tasks.client import LLMClient
     from kagura_tasks.errors import KaguraTasksError
-    from kagura_tasks.functions import LLMConfig, call_llm, get_llm_cache, set_llm_cache
+    from kagura_tasks.functions import LLMConfig, call_llm, call_llm_stream, get_llm_cache, set_llm_cache
     from kagura_tasks.results import LLMResult
     from kagura_tasks.schemas import Completion, CompletionRequest, Message, Priority, Usage
     from kagura_tasks.settings import Settings
+    from kagura_tasks.streaming.events import Chunk
+    from kagura_tasks.streams import LLMStream
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,8 @@ __all__ = [
     # calls
     "LLMClient",
     "LLMResult",
+    "LLMStream",
+    "Chunk",
     "Completion",
     "Usage",
     "CompletionRequest",
@@ -38,6 +42,7 @@ __all__ = [
     # plain functions
     "LLMConfig",
     "call_llm",
+    "call_llm_stream",
     "get_llm_cache",
     "set_llm_cache",
     # cache
@@ -53,6 +58,7 @@ __all__ = [
 _HOMES = {
     "Agent": "agents",
     "CacheEntry": "cache.backend",
+    "Chunk": "streaming.events",
     "Completion": "schemas",
     "CompletionRequest": "schemas",
     "KaguraTasksError": "errors",
@@ -60,6 +66,7 @@ _HOMES = {
     "LLMClient": "client",
     "LLMConfig": "functions",
     "LLMResult": "results",
+    "LLMStream": "streams",
     "Message": "schemas",
     "Priority": "schemas",
     "RedisCache": "cache.llm_cache",
@@ -67,6 +74,7 @@ _HOMES = {
     "Usage": "schemas",
     "agent": "agents",
     "call_llm": "functions",
+    "call_llm_stream": "functions",
     "get_llm_cache": "functions",
     "set_llm_cache": "functions",
 }

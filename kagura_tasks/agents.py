@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import update_wrapper
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints, overload
 
 from celery.canvas import Signature
 from pydantic import BaseModel, ValidationError
@@ -15,8 +15,11 @@ from kagura_tasks.client import LLMClient
 from kagura_tasks.errors import ConfigurationError, OutputInvalid
 from kagura_tasks.functions import LLMConfig, default_client
 from kagura_tasks.prompts import template_of
-from kagura_tasks.results import AnswerSource, LLMResult
+from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Message, problems_of
+from kagura_tasks.sources import AnswerSource
+from kagura_tasks.streaming.events import Event
+from kagura_tasks.streams import LLMStream, TextStream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,34 +28,32 @@ R = TypeVar("R")
 _FURTHER_ASKS: Final = 2
 
 
-class Agent(Generic[P, R]):
-    """A prompt that is called like the function it was declared as. Made by `agent`."""
+class BaseAgent(Generic[P]):
+    """A prompt that is sent like the function it was declared as is called."""
 
-    def __init__(self, function: Callable[P, object], client: LLMClient | None, options: dict[str, Any]) -> None:
-        """Check the declaration. Raises PromptError or ConfigurationError where it cannot work."""
+    def __init__(
+        self,
+        function: Callable[P, object],
+        client: LLMClient | None,
+        options: dict[str, Any],
+        output: type[BaseModel] | None,
+    ) -> None:
+        """Take the declaration, and what the answer must fit. Raises PromptError where there is no prompt in it."""
         self._signature = inspect.signature(function)
         self._template = template_of(function)
-        self._output = _output_type(function)
+        self._output = output
         self._client = client
         self._options = options
-        update_wrapper(self, function)
-
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Enqueue and wait: the answer's text, or an instance of the declared model.
-
-        Raises:
-            OutputInvalid: The answer did not fit the declared model, also when it was asked again.
-            KaguraTasksError: See LLMClient.submit and LLMResult.get.
-        """
-        request = self.request(*args, **kwargs)
-        result = self._checked(request, await self.client.asubmit(request))
-        completion = await result
-        return cast(R, completion.text if self._output is None else completion.parsed)
+        _ = update_wrapper(cast("Callable[P, object]", self), function)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> LLMResult:
         """Enqueue. The completion's `parsed` is an instance of the declared model."""
         request = self.request(*args, **kwargs)
         return self._checked(request, self.client.submit(request))
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> LLMStream:
+        """Enqueue, and read the answer's text while it is written. See LLMClient.stream."""
+        return self.client.stream(self.request(*args, **kwargs))
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[dict[str, object]]:
         """A Celery signature, for canvas of one's own. Its result is a Completion as JSON."""
@@ -77,6 +78,30 @@ class Agent(Generic[P, R]):
         if self._output is None:
             return result
         return LLMResult(result.id, CheckedAnswer(result.source, self._output, request, self.client))
+
+
+class Agent(BaseAgent[P], Generic[P, R]):
+    """A prompt that is called like the function it was declared as. Made by `agent`."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Enqueue and wait: the answer's text, or an instance of the declared model.
+
+        Raises:
+            OutputInvalid: The answer did not fit the declared model, also when it was asked again.
+            KaguraTasksError: See LLMClient.submit and LLMResult.get.
+        """
+        request = self.request(*args, **kwargs)
+        result = self._checked(request, await self.client.asubmit(request))
+        completion = await result
+        return cast(R, completion.text if self._output is None else completion.parsed)
+
+
+class StreamingAgent(BaseAgent[P]):
+    """An agent whose call gives the text while it is written. Made by `agent(stream=True)`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> TextStream:
+        """Enqueue, and read: `async for text in ...`. Raises what LLMClient.submit and TextStream raise."""
+        return TextStream(self.stream(*args, **kwargs))
 
 
 class CheckedAnswer:
@@ -106,6 +131,10 @@ class CheckedAnswer:
         except ValidationError as error:
             raise OutputInvalid(self._output.__name__, problems_of(error), _FURTHER_ASKS + 1) from None
 
+    def batches(self, after: int) -> AsyncGenerator[list[Event]]:
+        """See AnswerSource: the events of the first answer, whether it fits or not."""
+        return self._source.batches(after)
+
     def status(self) -> str:
         """See AnswerSource."""
         return self._source.status()
@@ -124,46 +153,74 @@ def agent(function: Callable[P, Any], /) -> Agent[P, Any]: ...
 
 @overload
 def agent(
-    *, client: LLMClient | None = None, config: LLMConfig | None = None, **options: Any
+    *,
+    stream: Literal[False] = False,
+    client: LLMClient | None = None,
+    config: LLMConfig | None = None,
+    **options: Any,
 ) -> Callable[[Callable[P, Any]], Agent[P, Any]]: ...
+
+
+@overload
+def agent(
+    *, stream: Literal[True], client: LLMClient | None = None, config: LLMConfig | None = None, **options: Any
+) -> Callable[[Callable[P, Any]], StreamingAgent[P]]: ...
 
 
 def agent(
     function: Callable[P, Any] | None = None,
     /,
     *,
+    stream: bool = False,
     client: LLMClient | None = None,
     config: LLMConfig | None = None,
     **options: Any,
-) -> Agent[P, Any] | Callable[[Callable[P, Any]], Agent[P, Any]]:
+) -> BaseAgent[P] | Callable[[Callable[P, Any]], BaseAgent[P]]:
     """Make an agent of a function. Its body never runs: the docstring is the prompt, a Jinja2 template over the
     parameters; the return type is `str`, or a pydantic model that the answer must fit.
 
     Args:
         function: The function, where the decorator is used without arguments.
+        stream: Calling it gives the text while it is written: `async for text in ...`. The return type is then `str`,
+            or an `AsyncIterator[str]`.
         client: Who sends; default: the default client.
         config: How to call the model, in one value; `options` win over it.
         options: What `LLMClient.submit` takes: model, tags, temperature, ...
 
     Raises:
         PromptError: No docstring, one that is no template, or one with a name that is no parameter.
-        ConfigurationError: A return type that is neither `str` nor a pydantic model.
+        ConfigurationError: A return type that is none of these.
     """
+    calls = {**(config.options() if config else {}), **options}
 
-    def make(declared: Callable[P, Any]) -> Agent[P, Any]:
-        return Agent(declared, client, {**(config.options() if config else {}), **options})
+    def make(declared: Callable[P, Any]) -> BaseAgent[P]:
+        if stream:
+            _check_streams(declared)
+            return StreamingAgent(declared, client, calls, None)
+        return Agent[P, Any](declared, client, calls, _output_type(declared))
 
     return make if function is None else make(function)
 
 
+def _returned(function: Callable[..., object]) -> object:
+    return cast(object, get_type_hints(function).get("return", str))
+
+
 def _output_type(function: Callable[..., object]) -> type[BaseModel] | None:
     """The model that the answer must fit; None for text."""
-    declared = cast(object, get_type_hints(function).get("return", str))
+    declared = _returned(function)
     if declared is str:
         return None
     if isinstance(declared, type) and issubclass(declared, BaseModel):
         return declared
     raise ConfigurationError(f"{function.__name__} returns {declared!r}: an agent returns str or a pydantic model")
+
+
+def _check_streams(function: Callable[..., object]) -> None:
+    """Only text can be read while it is written."""
+    declared = _returned(function)
+    if declared is not str and get_args(declared)[:1] != (str,):
+        raise ConfigurationError(f"{function.__name__} returns {declared!r}: an agent with stream=True returns text")
 
 
 def _response_format(output: type[BaseModel]) -> Json:

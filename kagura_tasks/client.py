@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, Protocol, cast
 
@@ -13,9 +14,11 @@ from kagura_tasks.app import create_app, settings_of
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import close_async_clients
 from kagura_tasks.requests import Prompt, build_request
-from kagura_tasks.results import LLMResult, Remembered, RememberedHere
+from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Priority
 from kagura_tasks.settings import Settings, load_settings
+from kagura_tasks.sources import WAITING, AnswerSource, Remembered, RememberedHere, Sent
+from kagura_tasks.streams import LLMStream
 
 #: Who makes the calls, by the setting `execution`. Named, not imported: what makes them in this process stands
 #: above both wings, and brings LiteLLM along.
@@ -23,10 +26,6 @@ _EXECUTORS: Final = {
     "queue": "kagura_tasks.queued:QueueExecutor",
     "inline": "kagura_tasks.inline:InlineExecutor",
 }
-
-
-#: A request, and the remembered answer to it, if there is one.
-_LookedUp = tuple[CompletionRequest, Completion | None]
 
 
 class Executor(Protocol):
@@ -38,15 +37,21 @@ class Executor(Protocol):
         """Take the settings, and the Celery app to send through."""
         ...
 
-    def submit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
+    def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Start the call. `looked_up`: its own cache was asked, and the miss counted."""
         ...
 
-    async def asubmit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
+    async def asubmit(
+        self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False
+    ) -> LLMResult:
         """The same, without blocking the event loop."""
         ...
 
-    def result(self, task_id: str) -> LLMResult:
+    def keep_stream(self, request: CompletionRequest, task_id: str, completion: Completion) -> None:
+        """Let a remembered answer be resumed like any other, by whoever has its id."""
+        ...
+
+    def result(self, task_id: str, tenant: str | None = None) -> LLMResult:
         """The handle of a call that was started before."""
         ...
 
@@ -138,37 +143,70 @@ class LLMClient:
             params=params,
         )
 
-    def submit(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMResult:
-        """Look the answer up, and enqueue the prompt where nobody remembers it. Options: see `request`.
+    def submit(self, prompt: Prompt | CompletionRequest, *, stream: bool = False, **options: Any) -> LLMResult:
+        """Look the answer up, and enqueue the prompt where nobody remembers it.
+
+        Args:
+            prompt: See `request`.
+            stream: The text is wanted while it is written, through `LLMResult.stream`, or `resume` elsewhere.
+            options: See `request`.
 
         Raises:
             InvalidRequest: The request cannot be right; nothing was sent.
             RedisUnreachable: The message could not be sent.
         """
-        request, remembered = self._look_up(prompt, options)
-        return LLMResult(uuid(), Remembered(remembered)) if remembered is not None else self._send(request)
+        return self._submit(self._requested(prompt, options), uuid(), stream=stream)
 
-    async def asubmit(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMResult:
+    async def asubmit(self, prompt: Prompt | CompletionRequest, *, stream: bool = False, **options: Any) -> LLMResult:
         """The same, without blocking the event loop."""
-        request, remembered = await self._alook_up(prompt, options)
-        return LLMResult(uuid(), Remembered(remembered)) if remembered is not None else await self._asend(request)
+        return await self._asubmit(self._requested(prompt, options), uuid(), stream=stream)
 
     def complete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
         """Submit and wait. Takes what `submit` takes; raises what `submit` and `LLMResult.get` raise."""
-        request, remembered = self._look_up(prompt, options)
-        return remembered if remembered is not None else self._send(request).get()
+        request = self._requested(prompt, options)
+        remembered = self._lookup(request)
+        return remembered if remembered is not None else self._send(request, uuid()).get()
 
     async def acomplete(self, prompt: Prompt | CompletionRequest, **options: Any) -> Completion:
         """The same, without blocking the event loop."""
-        request, remembered = await self._alook_up(prompt, options)
-        return remembered if remembered is not None else await (await self._asend(request))
+        request = self._requested(prompt, options)
+        remembered = await self._alookup(request)
+        return remembered if remembered is not None else await (await self._asend(request, uuid()))
+
+    def stream(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMStream:
+        """Submit, and read the text while it is written. For `for` and `async for`; takes what `submit` takes.
+
+        Where an event loop runs, the prompt is sent in the background: a Redis that is away is found out by the first
+        read. `astream` waits until it is sent.
+        """
+        request, task_id = self._requested(prompt, options), uuid()
+        if not _is_on_a_loop():
+            return self._submit(request, task_id, stream=True).stream()
+        return LLMStream(task_id, Sent(WAITING.submit(self._source(request, task_id))))
+
+    async def astream(self, prompt: Prompt | CompletionRequest, **options: Any) -> LLMStream:
+        """The same, once the prompt is sent. Raises what `submit` raises."""
+        return (await self.asubmit(prompt, stream=True, **options)).stream()
+
+    def resume(self, task_id: str, after: int = 0, *, tenant: str | None = None) -> LLMStream:
+        """Read a task's stream from behind the event of this number on: late, again, or in another process.
+
+        Args:
+            task_id: `LLMStream.id`, or `LLMResult.id`.
+            after: The number of the last event that was read (`LLMStream.cursor`); 0 reads all.
+            tenant: Whose data it is; default: the client's.
+
+        Raises:
+            InvalidRequest: A task's id or a number that cannot be one. All else is raised by the first read.
+        """
+        return self._executor.result(task_id, tenant).stream(after)
 
     def result(self, task_id: str) -> LLMResult:
         """The handle of a task by its id, perhaps one that another process sent."""
         return self._executor.result(task_id)
 
     def cancel(self, task_id: str) -> None:
-        """Keep a queued task from being started. See LLMResult.cancel."""
+        """End a task: a queued one is not started, a running call is closed. See LLMResult.cancel."""
         self.result(task_id).cancel()
 
     async def acancel(self, task_id: str) -> None:
@@ -179,19 +217,41 @@ class LLMClient:
         """Close the running event loop's connections to Redis, as before the loop ends. The client stays usable."""
         await close_async_clients()
 
-    def _look_up(self, prompt: Prompt | CompletionRequest, options: dict[str, Any]) -> _LookedUp:
-        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
-        return request, self.cache.lookup(request) if request.use_cache else None
+    def _requested(self, prompt: Prompt | CompletionRequest, options: dict[str, Any]) -> CompletionRequest:
+        return prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
 
-    async def _alook_up(self, prompt: Prompt | CompletionRequest, options: dict[str, Any]) -> _LookedUp:
-        request = prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
-        return request, await self.cache.alookup(request) if request.use_cache else None
+    def _lookup(self, request: CompletionRequest) -> Completion | None:
+        return self.cache.lookup(request) if request.use_cache else None
 
-    def _send(self, request: CompletionRequest) -> LLMResult:
-        return self._kept_here(request, self._executor.submit(request, looked_up=self._looked_up(request)))
+    async def _alookup(self, request: CompletionRequest) -> Completion | None:
+        return await self.cache.alookup(request) if request.use_cache else None
 
-    async def _asend(self, request: CompletionRequest) -> LLMResult:
-        return self._kept_here(request, await self._executor.asubmit(request, looked_up=self._looked_up(request)))
+    def _submit(self, request: CompletionRequest, task_id: str, *, stream: bool) -> LLMResult:
+        remembered = self._lookup(request)
+        if remembered is None:
+            return self._send(request, task_id, stream=stream)
+        if stream:
+            self._executor.keep_stream(request, task_id, remembered)
+        return LLMResult(task_id, Remembered(remembered))
+
+    async def _asubmit(self, request: CompletionRequest, task_id: str, *, stream: bool) -> LLMResult:
+        remembered = await self._alookup(request)
+        if remembered is None:
+            return await self._asend(request, task_id, stream=stream)
+        if stream:
+            await asyncio.to_thread(self._executor.keep_stream, request, task_id, remembered)
+        return LLMResult(task_id, Remembered(remembered))
+
+    async def _source(self, request: CompletionRequest, task_id: str) -> AnswerSource:
+        return (await self._asubmit(request, task_id, stream=True)).source
+
+    def _send(self, request: CompletionRequest, task_id: str, *, stream: bool = False) -> LLMResult:
+        sent = self._executor.submit(request, task_id, looked_up=self._looked_up(request), stream=stream)
+        return self._kept_here(request, sent)
+
+    async def _asend(self, request: CompletionRequest, task_id: str, *, stream: bool = False) -> LLMResult:
+        sent = await self._executor.asubmit(request, task_id, looked_up=self._looked_up(request), stream=stream)
+        return self._kept_here(request, sent)
 
     def _looked_up(self, request: CompletionRequest) -> bool:
         """The executor's own cache was asked: a cache of the caller's own stands before it, not in its place."""
@@ -202,6 +262,15 @@ class LLMClient:
         if self._own_cache is None or not request.use_cache:
             return result
         return LLMResult(result.id, RememberedHere(result.source, self._own_cache, request))
+
+
+def _is_on_a_loop() -> bool:
+    """The calling code must not block."""
+    try:
+        _ = asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _settings_for(app: Celery | None, settings: Settings | None) -> Settings:

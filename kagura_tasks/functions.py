@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.client import LLMClient
+from kagura_tasks.streams import TextStream
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,26 @@ async def call_llm(
     """
     options = config.options() if config else {"model": model, "use_cache": use_cache, "cache_ttl": cache_ttl}
     return (await default_client().acomplete(prompt, **{**options, **kwargs})).text
+
+
+async def call_llm_stream(
+    prompt: str, model: str = "gpt-4o-mini", *, config: LLMConfig | None = None, **kwargs: Any
+) -> AsyncGenerator[str]:
+    """The model's answer, piece by piece, while it is written.
+
+    Args:
+        prompt: The text.
+        model: LiteLLM's name.
+        config: How to call the model, in one value; `kwargs` win over it.
+        kwargs: What else `LLMClient.stream` takes: use_cache, cache_ttl, temperature, tags, ...
+
+    Raises:
+        StreamRestarted: The model began anew after text was handed out: that text is void.
+        KaguraTasksError: See LLMClient.submit and LLMStream.completion.
+    """
+    options = config.options() if config else {"model": model}
+    async for text in TextStream(default_client().stream(prompt, **{**options, **kwargs})):
+        yield text
 
 
 def get_llm_cache() -> LLMCache:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError, Future
+from contextlib import asynccontextmanager
 from typing import Final
 
 from celery import Celery, states
-from kombu.utils.uuid import uuid
 
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.errors import ResultTimeout, TaskCancelled, TaskFailed
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.results import LLMResult
-from kagura_tasks.schemas import Completion, CompletionRequest
+from kagura_tasks.schemas import Completion, CompletionRequest, Usage
 from kagura_tasks.settings import Settings
+from kagura_tasks.streaming.events import Event
+from kagura_tasks.streaming.local import LocalStreams
+from kagura_tasks.streaming.log import StreamName
+from kagura_tasks.streaming.outlet import StreamTerms
+from kagura_tasks.streaming.writer import StreamWriter
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.job import Job
 from kagura_tasks.worker.retries import RetryPolicy
@@ -37,35 +43,53 @@ class InlineExecutor:
         self._runner: CompletionRunner | None = None
         self._opening = asyncio.Lock()
         self._calls: dict[str, Future[Completion]] = {}
+        self._streams = _InlineStreams(StreamTerms.from_settings(settings))
 
-    def submit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
+    def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Start the call."""
-        task_id = uuid()
-        call = _CALLS.submit(self._run(Job(request, task_id, looked_up=looked_up)))
+        call = _CALLS.submit(self._run(Job(request, task_id, looked_up=looked_up, is_streamed=stream)))
         self._calls[task_id] = call
         call.add_done_callback(lambda _: self._calls.pop(task_id, None))
-        return LLMResult(task_id, InlineAnswer(task_id, call, self._settings.wait_timeout_s))
+        return LLMResult(task_id, self._answer(StreamName(request.tenant, task_id), call))
 
-    async def asubmit(self, request: CompletionRequest, *, looked_up: bool) -> LLMResult:
+    async def asubmit(
+        self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False
+    ) -> LLMResult:
         """The same: starting blocks nobody."""
-        return self.submit(request, looked_up=looked_up)
+        return self.submit(request, task_id, looked_up=looked_up, stream=stream)
 
-    def result(self, task_id: str) -> LLMResult:
-        """The handle of a call that is running in this process. Raises TaskFailed for any other."""
-        call = self._calls.get(task_id)
-        if call is None:
-            raise TaskFailed("UnknownTask", "no such call is running in this process, and inline calls leave no record")
-        return LLMResult(task_id, InlineAnswer(task_id, call, self._settings.wait_timeout_s))
+    def keep_stream(self, request: CompletionRequest, task_id: str, completion: Completion) -> None:
+        """Let a remembered answer be resumed like any other."""
+        _ = _CALLS.submit(self._streams.keep(StreamName(request.tenant, task_id), completion))
+
+    def result(self, task_id: str, tenant: str | None = None) -> LLMResult:
+        """The handle of a call of this process. One that has ended leaves its stream, but no record."""
+        name = StreamName(tenant or self._settings.tenant, task_id)
+        return LLMResult(task_id, self._answer(name, self._calls.get(task_id)))
+
+    def _answer(self, name: StreamName, call: Future[Completion] | None) -> InlineAnswer:
+        return InlineAnswer(name, call, self._streams, self._settings.wait_timeout_s)
 
     async def _run(self, job: Job) -> Completion:
-        async with self._opening:
-            self._runner = self._runner or await self._open_runner()
-        return await self._runner.run(job)
+        name = StreamName(job.request.tenant, job.task_id)
+        if job.is_streamed:
+            self._streams.reserve(name)
+        try:
+            async with self._opening:
+                self._runner = self._runner or await self._open_runner()
+            return await self._runner.run(job)
+        except (asyncio.CancelledError, TaskCancelled):
+            if job.is_streamed:
+                # Nothing happens where the stream has ended already.
+                await self._streams.open(job).cancelled(Usage())
+            raise asyncio.CancelledError from None
 
     async def _open_runner(self) -> CompletionRunner:
         return CompletionRunner(
             provider=self._provider or await asyncio.to_thread(open_providers, self._settings),
             flights=LocalSingleFlight(self.cache),
+            streams=self._streams,
+            heed=_heed,
             records=_no_record,
             policy=RetryPolicy.from_settings(self._settings),
             call_timeout_s=self._settings.call_timeout_s,
@@ -74,34 +98,80 @@ class InlineExecutor:
         )
 
 
+@asynccontextmanager
+async def _heed(task_id: str) -> AsyncGenerator[None]:
+    """An inline call is ended by its future, and for no other reason than that it was cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise TaskCancelled(task_id) from None
+
+
 async def _no_record(_task_id: str) -> None:
     """Inline calls are started once, and leave no record."""
+
+
+class _InlineStreams:
+    """The streams of inline calls. See telling.Streams."""
+
+    def __init__(self, terms: StreamTerms) -> None:
+        self._local = LocalStreams(terms)
+
+    def reserve(self, name: StreamName) -> None:
+        self._local.reserve(name)
+
+    def open(self, job: Job) -> StreamWriter:
+        """See Streams."""
+        return self._local.open(StreamName(job.request.tenant, job.task_id))
+
+    def batches(self, name: StreamName, after: int = 0) -> AsyncGenerator[list[Event]]:
+        """See Streams."""
+        return self._local.batches(name, after)
+
+    async def keep(self, name: StreamName, completion: Completion) -> None:
+        """Write the whole stream of an answer that is there."""
+        writer = self._local.open(name)
+        writer.fill_up(completion.text)
+        await writer.done(completion)
 
 
 class InlineAnswer:
     """The answer of a call in this process."""
 
-    def __init__(self, task_id: str, call: Future[Completion], wait_timeout_s: float) -> None:
-        """Take the call, and the seconds to wait for it where nobody says."""
-        self._task_id = task_id
-        self._call = call
+    def __init__(
+        self, name: StreamName, call: Future[Completion] | None, streams: _InlineStreams, wait_timeout_s: float
+    ) -> None:
+        """Take the call, unless it has ended; its streams; and the seconds to wait for it where nobody says."""
+        self._name = name
+        self._running = call
+        self._streams = streams
         self._wait_timeout_s = wait_timeout_s
 
     async def answer(self, timeout_s: float | None) -> Completion:
         """See AnswerSource."""
         wait_s = self._wait_timeout_s if timeout_s is None else timeout_s
+        task_id = self._name.task_id
         if self._call.cancelled():
-            raise TaskCancelled(self._task_id)
+            raise TaskCancelled(task_id)
         try:
             async with asyncio.timeout(wait_s):
                 # Shielded: giving up waiting is not cancelling.
                 return await asyncio.shield(asyncio.wrap_future(self._call))
         except TimeoutError:
-            raise ResultTimeout(self._task_id, wait_s) from None
+            raise ResultTimeout(task_id, wait_s) from None
         except (asyncio.CancelledError, CancelledError):
             if self._call.cancelled():
-                raise TaskCancelled(self._task_id) from None
+                raise TaskCancelled(task_id) from None
             raise
+
+    async def batches(self, after: int) -> AsyncGenerator[list[Event]]:
+        """See AnswerSource. The streams live on the loop of the calls."""
+        batches = self._streams.batches(self._name, after)
+        try:
+            while events := await asyncio.wrap_future(_CALLS.submit(_next_of(batches))):
+                yield events
+        finally:
+            _ = _CALLS.submit(batches.aclose())
 
     def status(self) -> str:
         """See AnswerSource."""
@@ -113,4 +183,17 @@ class InlineAnswer:
 
     def cancel(self) -> None:
         """See AnswerSource. Inline calls start at once, so this ends a running one."""
-        self._call.cancel()
+        if self._running is not None:
+            self._running.cancel()
+
+    @property
+    def _call(self) -> Future[Completion]:
+        """The call. Raises TaskFailed where it has ended, and nobody has its handle."""
+        if self._running is None:
+            problem = "no such call is running in this process, and inline calls leave no record"
+            raise TaskFailed("UnknownTask", problem)
+        return self._running
+
+
+async def _next_of(batches: AsyncGenerator[list[Event]]) -> list[Event] | None:
+    return await anext(batches, None)

@@ -19,7 +19,7 @@ Prompt = str | Sequence[Message | Mapping[str, object]]
 _NOT_YOURS: Final = {
     "messages": "give them as the prompt",
     "model": "name it beside the parameters",
-    "stream": "a completion comes whole",
+    "stream": "use LLMClient.stream, or submit(stream=True)",
     "timeout": "use timeout_s",
     "request_timeout": "use timeout_s",
     "num_retries": "KAGURA_TASKS_MAX_RETRIES on the workers says how often",

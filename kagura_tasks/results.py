@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Any, Final, Protocol
+from typing import Any
 
-from kagura_tasks.cache.llm_cache import LLMCache
-from kagura_tasks.loops import LoopThread
-from kagura_tasks.schemas import Completion, CompletionRequest
-
-#: Where synchronous callers wait, so that all of them share one connection to Redis.
-WAITING: Final = LoopThread("kagura-waiting")
-
-
-class AnswerSource(Protocol):
-    """Where an answer comes from."""
-
-    async def answer(self, timeout_s: float | None) -> Completion:
-        """The answer, within so many seconds. See LLMResult.get for what it raises."""
-        ...
-
-    def status(self) -> str:
-        """Celery's word for where the task is."""
-        ...
-
-    def cancel(self) -> None:
-        """Keep the task from being started."""
-        ...
+from kagura_tasks.schemas import Completion
+from kagura_tasks.sources import WAITING, AnswerSource, Remembered
+from kagura_tasks.streams import LLMStream
 
 
 class LLMResult:
@@ -64,6 +45,13 @@ class LLMResult:
         """`await result` is `await result.aget()`."""
         return self.aget().__await__()
 
+    def stream(self, after: int = 0) -> LLMStream:
+        """The answer while it is written, from behind the event of this number on.
+
+        A task that was submitted with `stream=True` streams; any other gives all of its text at its end.
+        """
+        return LLMStream(self.id, self.source, after)
+
     def status(self) -> str:
         """Celery's word for where the task is: PENDING, RETRY, SUCCESS, FAILURE or REVOKED."""
         return self.source.status()
@@ -73,7 +61,10 @@ class LLMResult:
         return await asyncio.to_thread(self.source.status)
 
     def cancel(self) -> None:
-        """Keep the task from being started; whoever waits for it gets TaskCancelled. An answer that is there stays."""
+        """End the task: a queued one is not started, a running call is closed. Whoever waits gets TaskCancelled.
+
+        An answer that is there stays.
+        """
         self.source.cancel()
 
     async def acancel(self) -> None:
@@ -83,46 +74,3 @@ class LLMResult:
     def __repr__(self) -> str:
         """The id alone: an answer may be long, and private."""
         return f"<LLMResult {self.id}>"
-
-
-class Remembered:
-    """An answer that the cache had: no task, nothing to wait for."""
-
-    def __init__(self, completion: Completion) -> None:
-        """Take the answer."""
-        self.completion = completion
-
-    async def answer(self, timeout_s: float | None) -> Completion:
-        """See AnswerSource."""
-        return self.completion
-
-    def status(self) -> str:
-        """See AnswerSource."""
-        return "SUCCESS"
-
-    def cancel(self) -> None:
-        """See AnswerSource. The answer is there, and stays."""
-
-
-class RememberedHere:
-    """An answer on its way, which this process's own cache will keep as well."""
-
-    def __init__(self, source: AnswerSource, cache: LLMCache, request: CompletionRequest) -> None:
-        """Take where the answer comes from, who keeps it, and what it answers."""
-        self._source = source
-        self._cache = cache
-        self._request = request
-
-    async def answer(self, timeout_s: float | None) -> Completion:
-        """See AnswerSource."""
-        completion = await self._source.answer(timeout_s)
-        await self._cache.remember(self._request, completion)
-        return completion
-
-    def status(self) -> str:
-        """See AnswerSource."""
-        return self._source.status()
-
-    def cancel(self) -> None:
-        """See AnswerSource."""
-        self._source.cancel()

@@ -10,16 +10,20 @@ from kagura_tasks.queues import TaskName, queue_for
 from kagura_tasks.schemas import CompletionRequest
 
 
-def complete(app: Celery, request: CompletionRequest, *, looked_up: bool = False) -> Signature[dict[str, object]]:
+def complete(
+    app: Celery, request: CompletionRequest, *, looked_up: bool = False, stream: bool = False
+) -> Signature[dict[str, object]]:
     """The message that asks a worker for one completion. Sends nothing by itself.
 
     Its result is a Completion as JSON. The prompt is in the message, but not in what events and logs show of it.
-    `looked_up` says that the cache was asked already, and the miss counted.
+    `looked_up` says that the cache was asked already, and the miss counted; `stream`, that the text is wanted while it
+    is written.
     """
     return app.signature(
         TaskName.COMPLETE,
         args=[request.model_dump(mode="json", exclude_defaults=True)],
-        kwargs={"looked_up": looked_up},
+        # Workers of an older version do not know the second one.
+        kwargs={"looked_up": looked_up, **({"stream": True} if stream else {})},
         queue=queue_for(request),
         priority=int(request.priority),
         argsrepr=REDACTED,

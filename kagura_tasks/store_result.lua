@@ -1,7 +1,8 @@
 -- Store a task's state and result, and announce it. Joined behind bury.lua.
 -- KEYS: the task's record (also the channel's name), the mark of a taken message, counters
 -- ARGV: the record, ttl (s; 0 for none)
--- Returns 1, or 0 where nothing was written: the message was given to another worker, or a success is stored already.
+-- Returns 1, or 0 where nothing was written: the message was given to another worker, a success is stored already, or the
+-- task was cancelled and this is no outcome.
 if redis.call('EXISTS', KEYS[2]) == 1 then
   count(KEYS[3], 'results_refused')
   return 0
@@ -9,7 +10,12 @@ end
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local ok, record = pcall(cjson.decode, stored)
-  if ok and type(record) == 'table' and record.status == 'SUCCESS' then return 0 end
+  local state = ok and type(record) == 'table' and record.status
+  if state == 'SUCCESS' then return 0 end
+  if state == 'REVOKED' then
+    local new = cjson.decode(ARGV[1]).status
+    if new ~= 'SUCCESS' and new ~= 'FAILURE' then return 0 end
+  end
 end
 if ARGV[2] == '0' then
   redis.call('SET', KEYS[1], ARGV[1])

@@ -17,6 +17,9 @@ from kagura_tasks.lua import LuaScript
 from kagura_tasks.schemas import Completion, completion_from_wire
 from kagura_tasks.settings import Settings
 
+#: The channel on which the id of each cancelled task is published, for the worker that runs it.
+CANCELLED: Final = "kagura:cancelled"
+
 _CANCEL: Final = LuaScript.load(__package__ or "", "cancel.lua")
 
 
@@ -71,6 +74,15 @@ async def find(settings: Settings, task_id: str) -> TaskRecord:
     return TaskRecord.parse(task_id, await client.get(record_key(task_id)))
 
 
+async def find_all(settings: Settings, task_ids: list[str]) -> list[TaskRecord]:
+    """What is known of each task. Raises redis-py's errors where Redis is away."""
+    if not task_ids:
+        return []
+    client = async_client(settings.results, settings.redis_timeout_s)
+    values = await client.mget([record_key(task_id) for task_id in task_ids])
+    return [TaskRecord.parse(task_id, value) for task_id, value in zip(task_ids, values, strict=True)]
+
+
 async def find_with_epoch(settings: Settings, task_id: str) -> tuple[TaskRecord, bytes | None]:
     """What is known of the task, and the text by which one knows that the broker lost its memory."""
     if settings.results != settings.broker:
@@ -96,7 +108,8 @@ def cancel(settings: Settings, task_id: str) -> bool:
         "date_done": datetime.now(UTC).isoformat(),
     }
     client = sync_client(settings.results, settings.redis_timeout_s)
-    return bool(_CANCEL.run(client, [record_key(task_id)], [json.dumps(record), settings.result_ttl_s]))
+    keys = [record_key(task_id), CANCELLED]
+    return bool(_CANCEL.run(client, keys, [json.dumps(record), settings.result_ttl_s, task_id]))
 
 
 def _error_in(result: object) -> KaguraTasksError:

@@ -183,7 +183,7 @@ def no_open_connection(request: pytest.FixtureRequest) -> None:
 def no_open_connection_at_the_end() -> Iterator[None]:
     """The loops behind `get()` and inline calls live as long as the process: they are told when that is."""
     yield
-    for module, name in (("kagura_tasks.results", "WAITING"), ("kagura_tasks.inline", "_CALLS")):
+    for module, name in (("kagura_tasks.sources", "WAITING"), ("kagura_tasks.inline", "_CALLS")):
         if module in sys.modules:
             getattr(sys.modules[module], name).run(close_async_clients())
 

@@ -66,7 +66,7 @@ def run(
 def _ask(client: LLMClient, request: CompletionRequest, timeout_s: float | None) -> tuple[str, Completion]:
     """The task's id and its answer. Ctrl-C cancels the task: nobody else knows of it."""
     from kagura_tasks.loops import outcome
-    from kagura_tasks.results import WAITING
+    from kagura_tasks.sources import WAITING
 
     result = answer = None
     try:

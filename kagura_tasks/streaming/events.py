@@ -111,6 +111,33 @@ _COMPLETION_FIELDS: Final = ("model", "finish_reason", "usage", "cached", "attem
 _EVENTS: Final[TypeAdapter[Event]] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
+class TextSoFar:
+    """The text of the latest attempt, as events tell it.
+
+    Attributes:
+        is_whole: All of the attempt was read so far.
+    """
+
+    def __init__(self, after: int = 0) -> None:
+        """Take the number of the event behind which reading begins."""
+        self.is_whole = after == 0
+        self._pieces: list[str] = []
+
+    def note(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, Chunk):
+            self._pieces.append(event.text)
+        elif isinstance(event, Start | Reset):
+            self._pieces, self.is_whole = [], True
+        elif isinstance(event, Gap):
+            self.is_whole = False
+
+    @property
+    def text(self) -> str:
+        """The text, as far as it was read."""
+        return "".join(self._pieces)
+
+
 def parse(payload: bytes) -> Event | None:
     """The event in these bytes; None where there is none of ours in them."""
     try:

@@ -23,7 +23,7 @@ from kagura_tasks.streaming.events import (
 from kagura_tasks.streaming.log import StreamName
 
 #: Longest text of one event, in characters.
-_LONGEST_TEXT: Final = 8192
+LONGEST_TEXT: Final = 8192
 
 #: Events that are sent in one step.
 _MOST_AT_ONCE: Final = 64
@@ -235,8 +235,8 @@ class _Draft:
         """The unsent text, in pieces that fit one event each; no more of them than fit one step."""
         text = "".join(self.unsent)
         self.has_spoken = self.has_spoken or bool(text)
-        most = _LONGEST_TEXT * _MOST_AT_ONCE
+        most = LONGEST_TEXT * _MOST_AT_ONCE
         text, rest = text[:most], text[most:]
         self.unsent = [rest] if rest else []
         self.unsent_bytes = len(rest.encode())
-        return [text[start : start + _LONGEST_TEXT] for start in range(0, len(text), _LONGEST_TEXT)]
+        return [text[start : start + LONGEST_TEXT] for start in range(0, len(text), LONGEST_TEXT)]

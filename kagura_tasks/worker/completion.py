@@ -6,16 +6,18 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
 from kagura_tasks.errors import TransientError
 from kagura_tasks.providers.provider import Provider
-from kagura_tasks.schemas import Completion
+from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.job import Job, RetryLater
 from kagura_tasks.worker.retries import RetryPolicy, Tries
-from kagura_tasks.worker.single_flight import SingleFlight
+from kagura_tasks.worker.single_flight import Relay, SingleFlight
+from kagura_tasks.worker.telling import Streams, Telling
 
 #: A wait up to this long is sat out here (s). For a longer one the task goes back to the queue.
 SHORT_WAIT_S: Final = 1.0
@@ -24,6 +26,12 @@ SHORT_WAIT_S: Final = 1.0
 #: Looks up a task's outcome; None where it has none yet.
 Records = Callable[[str], Awaitable[TaskRecord | None]]
 
+#: Makes one call of the provider, within so many seconds.
+Call = Callable[[CompletionRequest, float], Awaitable[Completion]]
+
+#: A block that ends when its task is cancelled, and then raises TaskCancelled.
+Heed = Callable[[str], AbstractAsyncContextManager[None]]
+
 
 @dataclass(frozen=True)
 class CompletionRunner:
@@ -31,6 +39,8 @@ class CompletionRunner:
 
     provider: Provider
     flights: SingleFlight
+    streams: Streams
+    heed: Heed
     records: Records
     policy: RetryPolicy
     call_timeout_s: float = 60.0
@@ -41,23 +51,31 @@ class CompletionRunner:
 
         Raises:
             RetryLater: Another try may help, but not soon.
+            TakenAway: The task was given to another worker meanwhile.
             ProviderError: No further try is allowed, or none can help.
-            TaskCancelled: The task was cancelled while it waited.
+            TaskCancelled: The task was cancelled.
         """
-        # The task may have been delivered again after its answer was stored, or cancelled while it waited.
-        record = await self.records(job.task_id)
-        if record is not None:
-            return record.completion()
-        if not job.request.use_cache:
-            return await self._call(job)
-        return await self.flights.answer(job, lambda: self._call(job))
+        if not job.is_streamed:
+            return await self._heeding(job, self.provider.complete, _nothing)
+        telling = Telling(job, self.streams, self.provider)
+        return await telling.told(self._heeding(job, telling.call, telling.relay))
 
-    async def _call(self, job: Job) -> Completion:
+    async def _heeding(self, job: Job, call: Call, relay: Relay) -> Completion:
+        async with self.heed(job.task_id):
+            # The task may have been delivered again after its answer was stored, or cancelled while it waited.
+            record = await self.records(job.task_id)
+            if record is not None:
+                return record.completion()
+            if not job.request.use_cache:
+                return await self._try(job, call)
+            return await self.flights.answer(job, lambda: self._try(job, call), relay)
+
+    async def _try(self, job: Job, call: Call) -> Completion:
         tries = job.tries or Tries(attempts=0, started_at=time.time())
         while True:
             tries = replace(tries, attempts=tries.attempts + 1)
             try:
-                completion = await self.provider.complete(job.request, job.request.timeout_s or self.call_timeout_s)
+                completion = await call(job.request, job.request.timeout_s or self.call_timeout_s)
                 # Attempts whose worker died are attempts too.
                 return completion.model_copy(update={"attempts": tries.attempts + job.attempt - 1})
             except TransientError as error:
@@ -72,3 +90,7 @@ class CompletionRunner:
         if wait_s > self.short_wait_s:
             raise RetryLater(wait_s, tries, error)
         await asyncio.sleep(wait_s)
+
+
+async def _nothing(_task_id: str) -> None:
+    """Nobody reads what is not streamed."""

@@ -38,6 +38,7 @@ class Job:
         delivery_tag: The message that brought it; whoever is given the task next gets it under another tag.
         attempt: How often the message was handed out, from 1.
         looked_up: Somebody has looked into the cache, and counted the miss.
+        is_streamed: The text is published while it is written.
         tries: What earlier deliveries tried; None on the first.
     """
 
@@ -46,4 +47,10 @@ class Job:
     delivery_tag: str = ""
     attempt: int = 1
     looked_up: bool = False
+    is_streamed: bool = False
     tries: Tries | None = None
+
+    @property
+    def least_attempt(self) -> int:
+        """The number of this delivery's first attempt, as far as one can tell from here: it may be a later one."""
+        return (self.tries.attempts if self.tries else 0) + self.attempt

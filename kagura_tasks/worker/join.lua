@@ -1,8 +1,10 @@
 -- Look an answer up, and join the flight towards it where there is none: as its leader, or as a follower.
 -- KEYS: entry, stats, flight
--- ARGV: new flight's id, task id, lease (ms), stats_ttl (s), looked_up ('1' or ''), id of the flight followed so far
--- A flight is a hash: id, owner (task id), fence (counts who led it), followers.
--- Returns {'hit', value} | {'lead', id, fence} | {'follow', id, lease left (ms)}
+-- ARGV: new flight's id, task id, lease (ms), stats_ttl (s), looked_up ('1' or ''), id of the flight followed so far,
+--       whether the task is streamed ('1' or '')
+-- A flight is a hash: id, owner (task id), fence (counts who led it), followers, streamed.
+-- Returns {'hit', value} | {'lead', id, fence} | {'follow', id, lease left (ms), the owner's task id where that is
+-- streamed, or ''}
 local looked_up, following = ARGV[5] ~= '', ARGV[6]
 local value, entry = read_entry(KEYS[1], KEYS[2], ARGV[4])
 if value then
@@ -16,15 +18,15 @@ end
 local first_look = following == '' and not looked_up
 if first_look then count(KEYS[2], 'misses', ARGV[4]) end
 
-local id, owner = unpack(redis.call('HMGET', KEYS[3], 'id', 'owner'))
+local id, owner, streamed = unpack(redis.call('HMGET', KEYS[3], 'id', 'owner', 'streamed'))
 if id and owner ~= ARGV[2] then
   if following ~= id then redis.call('HINCRBY', KEYS[3], 'followers', 1) end
-  return {'follow', id, redis.call('PTTL', KEYS[3])}
+  return {'follow', id, redis.call('PTTL', KEYS[3]), streamed == '1' and owner or ''}
 end
 -- Nobody leads, or this very task does: it was retried, or delivered again. Whoever led before has an older fence.
 if not id then
   id = ARGV[1]
-  redis.call('HSET', KEYS[3], 'id', id, 'owner', ARGV[2], 'followers', 0)
+  redis.call('HSET', KEYS[3], 'id', id, 'owner', ARGV[2], 'followers', 0, 'streamed', ARGV[7])
 end
 local fence = redis.call('HINCRBY', KEYS[3], 'fence', 1)
 redis.call('PEXPIRE', KEYS[3], ARGV[3])

@@ -18,9 +18,11 @@ from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
 from kagura_tasks.task_store import TaskRecord
+from kagura_tasks.worker.cancel_watch import CancelWatch
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.deliveries import script
 from kagura_tasks.worker.job import HandedBack, Job, TakenAway
+from kagura_tasks.worker.redis_streams import RedisStreams
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.single_flight import RedisSingleFlight
 
@@ -105,6 +107,8 @@ class Runtime:
             self._runner = CompletionRunner(
                 provider=self._open_provider(),
                 flights=RedisSingleFlight(self.settings),
+                streams=RedisStreams(self.settings),
+                heed=CancelWatch(self.settings).heed,
                 records=self._finished_record,
                 policy=RetryPolicy.from_settings(self.settings),
                 call_timeout_s=self.settings.call_timeout_s,

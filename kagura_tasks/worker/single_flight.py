@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, Protocol, cast
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -23,7 +23,7 @@ from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.cache.redis import STATS_TTL_S, RedisBackend, entry_key, stats_key, store_args, store_keys
 from kagura_tasks.connections import async_client
 from kagura_tasks.delivery_keys import taken_key
-from kagura_tasks.errors import KaguraTasksError, rebuild
+from kagura_tasks.errors import KaguraTasksError, TaskCancelled, rebuild
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.schemas import Completion, CompletionRequest
@@ -35,11 +35,17 @@ log = logging.getLogger(__name__)
 
 Call = Callable[[], Awaitable[Completion]]
 
+#: Hands on what the task of this id streams, until it is cancelled or has handed on all.
+Relay = Callable[[str], Coroutine[Any, Any, None]]
+
 #: Seconds for which a flight's outcome can be fetched by a follower that missed its announcement.
 _OUTCOME_TTL_S: Final = 60
 
 #: The part of the lease after which it is renewed: two renewals may fail before it ends.
 _RENEWALS_A_LEASE: Final = 3
+
+#: The outcome of a flight whose leader was cancelled.
+_LEFT: Final[dict[str, object]] = {"left": True}
 
 _CACHE: Final = "kagura_tasks.cache"
 _HERE: Final = __package__ or ""
@@ -57,14 +63,17 @@ _LAND = _joined(LuaScript.load(_CACHE, "count.lua", "store.lua"), LuaScript.load
 class SingleFlight(Protocol):
     """Sees to it that equal requests share one call."""
 
-    async def answer(self, job: Job, call: Call) -> Completion:
-        """The remembered answer, another's that is on its way, or that of `call`. Raises what the call raised."""
+    async def answer(self, job: Job, call: Call, relay: Relay) -> Completion:
+        """The remembered answer, another's that is on its way, or that of `call`. Raises what the call raised.
+
+        While another's answer is on its way, `relay` gets the id of its task, if that is streamed.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class _Flight:
-    """A flight as one of its participants sees it: `fence` is 0 for a follower."""
+    """A flight as one of its participants sees it: `fence` is 0 for a follower, who may read the `streamed` task."""
 
     key: str
     outcome_key: str
@@ -72,6 +81,7 @@ class _Flight:
     id: str
     fence: int = 0
     lease_left_s: float = 0.0
+    streamed: str = ""
 
 
 class RedisSingleFlight:
@@ -85,7 +95,7 @@ class RedisSingleFlight:
         self._lease_s = settings.flight_lease_s
         self._ttl_s = settings.cache_ttl_s
 
-    async def answer(self, job: Job, call: Call) -> Completion:
+    async def answer(self, job: Job, call: Call, relay: Relay) -> Completion:
         """See SingleFlight. While Redis is away, or full, each request makes its own call."""
         following = ""
         while True:
@@ -93,7 +103,8 @@ class RedisSingleFlight:
                 joined = await self._join(job, following)
                 if isinstance(joined, _Flight) and not joined.fence:
                     following = joined.id
-                    joined = await self._follow(joined)
+                    async with _relayed(joined.streamed, relay):
+                        joined = await self._follow(joined)
             except RedisError as error:
                 log.warning("no single-flight: Redis does not take part (%s)", type(error).__name__)
                 return await call()
@@ -112,14 +123,16 @@ class RedisSingleFlight:
         key = cache_key(request)
         keys = [entry_key(request.tenant, key), stats_key(request.tenant), _flight_key(request, key)]
         looked_up = "1" if job.looked_up or job.tries else ""
-        args: list[Argument] = [uuid4().hex, job.task_id, self._lease_ms, STATS_TTL_S, looked_up, following]
+        streamed = "1" if job.is_streamed else ""
+        args: list[Argument] = [uuid4().hex, job.task_id, self._lease_ms, STATS_TTL_S, looked_up, following, streamed]
         match cast("list[bytes | int]", await _JOIN.arun(self._client, keys, args)):
             case [b"hit", bytes(value)]:
                 return await self._remembered(request, key, value)
             case [b"lead", bytes(flight_id), int(fence)]:
                 return _flight(request, key, flight_id.decode(), fence=fence)
-            case [b"follow", bytes(flight_id), int(left_ms)]:
-                return _flight(request, key, flight_id.decode(), lease_left_s=max(left_ms, 0) / 1000)
+            case [b"follow", bytes(flight_id), int(left_ms), bytes(streamed_id)]:
+                followed = _flight(request, key, flight_id.decode())
+                return replace(followed, lease_left_s=max(left_ms, 0) / 1000, streamed=streamed_id.decode())
             case reply:
                 raise RuntimeError(f"join.lua answered {len(reply)} fields that it does not document")
 
@@ -136,6 +149,10 @@ class RedisSingleFlight:
                 completion = await call()
         except RetryLater as later:
             await self._hold(flight, later.wait_s)
+            raise
+        except TaskCancelled:
+            # Whoever follows did not cancel anything: one of them makes the call.
+            await self._land(job, flight, _LEFT, None)
             raise
         except KaguraTasksError as error:
             await self._land(job, flight, {"error": type(error).__name__, "args": list(error.args)}, None)
@@ -211,40 +228,68 @@ class LocalSingleFlight:
     def __init__(self, cache: LLMCache) -> None:
         """Take the cache that answers are looked up and kept in."""
         self._cache = cache
-        self._flights: dict[tuple[str, str], asyncio.Future[Completion]] = {}
+        self._flights: dict[tuple[str, str], _LocalFlight] = {}
 
-    async def answer(self, job: Job, call: Call) -> Completion:
+    async def answer(self, job: Job, call: Call, relay: Relay) -> Completion:
         """See SingleFlight."""
         name = (job.request.tenant, cache_key(job.request))
-        if name in self._flights:
-            return (await asyncio.shield(self._flights[name])).as_cached()
-        flight = self._flights[name] = asyncio.get_running_loop().create_future()
+        while flight := self._flights.get(name):
+            try:
+                async with _relayed(flight.streamed, relay):
+                    return (await asyncio.shield(flight.answer)).as_cached()
+            except TaskCancelled:
+                continue  # the leader was, and nobody else
+        answer: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._flights[name] = _LocalFlight(answer, job.task_id if job.is_streamed else "")
         try:
-            remembered = None if job.looked_up else await self._cache.alookup(job.request)
-            completion = remembered or await call()
-            await self._cache.remember(job.request, completion)
-            flight.set_result(completion)
+            completion = await self._lead(job, call)
+            answer.set_result(completion)
             return completion
         except BaseException as error:
-            flight.set_exception(error)
-            flight.exception()  # Marks it as seen: there may be no follower.
+            answer.set_exception(TaskCancelled(job.task_id) if isinstance(error, asyncio.CancelledError) else error)
+            answer.exception()  # Marks it as seen: there may be no follower.
             raise
         finally:
             del self._flights[name]
+
+    async def _lead(self, job: Job, call: Call) -> Completion:
+        remembered = None if job.looked_up else await self._cache.alookup(job.request)
+        completion = remembered or await call()
+        await self._cache.remember(job.request, completion)
+        return completion
+
+
+class _LocalFlight(NamedTuple):
+    answer: asyncio.Future[Completion]
+    streamed: str
 
 
 def _flight_key(request: CompletionRequest, key: str) -> str:
     return f"kagura:flight:{request.tenant}:{key}"
 
 
-def _flight(request: CompletionRequest, key: str, flight_id: str, fence: int = 0, lease_left_s: float = 0.0) -> _Flight:
+def _flight(request: CompletionRequest, key: str, flight_id: str, fence: int = 0) -> _Flight:
     outcome_key = f"kagura:flight:{request.tenant}:outcome:{flight_id}"
-    return _Flight(_flight_key(request, key), outcome_key, stats_key(request.tenant), flight_id, fence, lease_left_s)
+    return _Flight(_flight_key(request, key), outcome_key, stats_key(request.tenant), flight_id, fence)
 
 
-def _outcome(payload: bytes) -> Completion:
-    """What the leader announced: its answer, or its error, which is raised here as well."""
+@asynccontextmanager
+async def _relayed(task_id: str, relay: Relay) -> AsyncGenerator[None]:
+    """What this task streams is relayed for as long as the block runs."""
+    relaying = asyncio.create_task(relay(task_id)) if task_id else None
+    try:
+        yield
+    finally:
+        if relaying is not None:
+            relaying.cancel()
+            await asyncio.wait([relaying])
+
+
+def _outcome(payload: bytes) -> Completion | None:
+    """What the leader announced: its answer, or its error, which is raised here as well; None where it just left."""
     outcome = cast("dict[str, object]", json.loads(payload))
+    if outcome == _LEFT:
+        return None
     if "error" in outcome:
         raise rebuild(str(outcome["error"]), cast("list[object]", outcome["args"]))
     return Completion.model_validate(outcome["completion"]).as_cached()

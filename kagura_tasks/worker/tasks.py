@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from celery import Celery, Task
@@ -48,10 +49,14 @@ def register(app: Celery, runtime: Runtime) -> None:
         throws=(KaguraTasksError,),
     )
     def complete(
-        task: Task[..., Payload], payload: Payload, looked_up: bool = False, tries: Payload | None = None
+        task: Task[..., Payload],
+        payload: Payload,
+        looked_up: bool = False,
+        stream: bool = False,
+        tries: Payload | None = None,
     ) -> Payload:
         """One completion. A transient failure with a long wait goes to Celery's retry."""
-        job = _job(task.request, payload, looked_up, tries)
+        job = replace(_job(task.request, payload, tries), looked_up=looked_up, is_streamed=stream)
         try:
             return runtime.run(job).model_dump(mode="json")
         except TaskCancelled:
@@ -62,20 +67,19 @@ def register(app: Celery, runtime: Runtime) -> None:
         except HandedBack:
             raise Reject(requeue=True) from None
         except RetryLater as later:
-            again = {"looked_up": True, "tries": vars(later.tries)}
+            again = {"looked_up": True, "tries": vars(later.tries), **({"stream": True} if stream else {})}
             raise task.retry(args=(payload,), kwargs=again, exc=later.cause, countdown=later.wait_s) from None
 
     del complete
 
 
-def _job(context: Any, payload: Payload, looked_up: bool, tries: Payload | None) -> Job:
+def _job(context: Any, payload: Payload, tries: Payload | None) -> Job:
     properties = cast("dict[str, object]", context.properties or {})
     return Job(
         request=_request(payload),
         task_id=str(context.id),
         delivery_tag=str(properties.get("delivery_tag", "")),
         attempt=int(getattr(context, ATTEMPT_HEADER, None) or 1),
-        looked_up=looked_up,
         tries=Tries(**tries) if tries else None,
     )
 

@@ -167,7 +167,7 @@ def test_what_can_be_known_to_be_wrong_is_not_sent(settings: Settings, client_of
         ("hi", {"model": "two words"}, InvalidRequest, "model"),
         ("hi", {"api_key": "sk-canary"}, SecretInRequest, "keys live with the workers"),
         ("hi", {"extra_headers": {"Authorization": "sk-canary"}}, SecretInRequest, "keys live with the workers"),
-        ("hi", {"stream": True}, InvalidRequest, "stream"),
+        ("hi", {"timeout": 5}, InvalidRequest, "timeout_s"),
         ("hi", {"priority": "soon"}, InvalidRequest, "interactive"),
         ("hi", {"tenant": "a:b"}, InvalidRequest, "tenant"),
         ("hi", {"temperature": float("nan")}, InvalidRequest, "finite"),

@@ -32,6 +32,7 @@ VALUES: dict[type, st.SearchStrategy[Any]] = {
     str: st.text(max_size=50),
     int: st.integers(0, 10**9),
     float: st.floats(0, 1e9, allow_nan=False),
+    bool: st.booleans(),
 }
 
 
@@ -75,7 +76,7 @@ def test_an_error_survives_pickle_too(error: KaguraTasksError):
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_class_says_something(cls: type[KaguraTasksError]):
     """No error is silent, shows its Python form, or is missing from the tree in the module's docstring."""
-    words = {str: "words", int: 429, float: 1.5}
+    words = {str: "words", int: 429, float: 1.5, bool: True}
     error = cls(*(words[kind] for kind in fields_of(cls).values()))
     assert str(error)
     assert not str(error).startswith("(")

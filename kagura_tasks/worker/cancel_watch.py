@@ -1,0 +1,73 @@
+"""Hears of cancelled tasks: one subscription an event loop, for however many calls run on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from celery import states
+
+from kagura_tasks import task_store
+from kagura_tasks.connections import REDIS_AWAY, before_closing
+from kagura_tasks.settings import Settings
+from kagura_tasks.subscriptions import Listener, subscriptions
+from kagura_tasks.worker.cancellations import Cancellations
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which the records are looked at, whatever was heard: the bound on any lost notice.
+_LOOK_AGAIN_S: Final = 5.0
+
+
+class CancelWatch:
+    """Ends the calls of tasks that were cancelled, wherever that was asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings: where the records are. Listens to nothing yet."""
+        self._settings = settings
+        self._calls = Cancellations()
+        self._watching: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def heed(self, task_id: str) -> AsyncGenerator[None]:
+        """Cancelling the task ends this block, which then raises TaskCancelled."""
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch(), name="kagura-cancellations")
+            before_closing(self._stop)
+        async with self._calls.heed(task_id):
+            yield
+
+    async def _stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+
+    async def _watch(self) -> None:
+        hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
+        async with hub.listen(task_store.CANCELLED) as listener:
+            while True:
+                await self._hear(listener)
+
+    async def _hear(self, listener: Listener) -> None:
+        try:
+            batch = await listener.next_batch(_LOOK_AGAIN_S)
+        except TimeoutError:
+            batch = [None]
+        for heard in batch:
+            if heard is not None:
+                self._calls.cancel(heard.payload.decode("utf-8", "replace"))
+        if None in batch:
+            await self._look()
+
+    async def _look(self) -> None:
+        """Cancel what is recorded as cancelled: a notice may have been missed."""
+        try:
+            records = await task_store.find_all(self._settings, self._calls.task_ids)
+        except REDIS_AWAY:
+            return
+        for record in records:
+            if record.state == states.REVOKED:
+                self._calls.cancel(record.task_id)

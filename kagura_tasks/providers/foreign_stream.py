@@ -75,7 +75,7 @@ class ForeignStream:
 
     def _listen(self) -> None:
         """Hear Gemini's own words: LiteLLM puts "stop" into each of its chunks."""
-        call = getattr(self._stream, "make_call", None)
+        call = cast(Any, getattr(self._stream, "make_call", None))
 
         async def call_and_listen(**named: Any) -> Any:
             chunks = await call(**named)

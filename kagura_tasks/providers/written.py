@@ -89,13 +89,13 @@ class Written:
 @dataclass
 class _Call:
     id: object = None
-    type: object = "function"
-    name: object = ""
+    type: object = None
+    name: object = None
     arguments: list[str] = field(default_factory=list[str])
 
     def to_json(self) -> Json:
-        function = {"name": self.name, "arguments": "".join(self.arguments)}
-        return cast(Json, {"id": self.id, "type": self.type, "function": function})
+        function = {"name": self.name or "", "arguments": "".join(self.arguments)}
+        return cast(Json, {"id": self.id, "type": self.type or "function", "function": function})
 
 
 class Calls:
@@ -111,9 +111,9 @@ class Calls:
         said = delta.get("function")
         function = cast(Json, said) if isinstance(said, dict) else {}
         call = self._call_of(delta.get("index"), delta.get("id"), function.get("name"))
-        call.id = delta.get("id") or call.id
-        call.type = delta.get("type") or call.type
-        call.name = function.get("name") or call.name
+        call.id = call.id or delta.get("id")
+        call.type = call.type or delta.get("type")
+        call.name = call.name or function.get("name")
         arguments = function.get("arguments")
         call.arguments.append(arguments if isinstance(arguments, str) else "")
         return len(call.arguments[-1]) + 1

@@ -1,45 +1,11 @@
-"""A server that sends exactly the bytes that a test wants sent, in the parts that it wants; and streams to send."""
+"""A server that sends exactly the bytes that a test wants sent, in the parts that it wants."""
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
-
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-
-#: The last event of a stream.
-DONE = b"data: [DONE]\n\n"
-
-
-def event(data: object) -> bytes:
-    """A server-sent event."""
-    return b"data: " + json.dumps(data).encode() + b"\n\n"
-
-
-def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **fields: Any) -> bytes:
-    """An event of a streamed chat completion; fields are the chunk's."""
-    choices = [{"index": 0, "delta": delta or {}, "finish_reason": reason}]
-    about = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
-    return event({**about, "choices": choices, **fields})
-
-
-def text_chunks(*pieces: str) -> list[bytes]:
-    """One chunk for each."""
-    return [chunk({"content": piece}) for piece in pieces]
-
-
-def framed(events: Sequence[bytes], framing: str = "close") -> list[bytes]:
-    """The head of a reply, and each event as it goes on the wire: the end is told by "close", "length" or "chunked"."""
-    if framing == "length":
-        return [_HEAD + f"Content-Length: {sum(map(len, events))}\r\n\r\n".encode(), *events]
-    if framing == "chunked":
-        wrapped = [f"{len(one):x}\r\n".encode() + one + b"\r\n" for one in events]
-        return [_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *wrapped, b"0\r\n\r\n"]
-    return [_HEAD + b"Connection: close\r\n\r\n", *events]
 
 
 class RawServer:

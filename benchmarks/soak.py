@@ -20,7 +20,8 @@ _QUESTION: Final = "Does a process of the asyncio pool keep anything of the task
 
 #: Out of a hundred, how many are of which kind; each kind of retried ones runs twice.
 _MIX: Final = {
-    "prompt": 10,
+    "prompt": 8,
+    "streamed prompt": 2,
     "soak.coroutine": 44,
     "soak.plain": 23,
     "soak.fails": 5,
@@ -39,6 +40,8 @@ _LISTS: Final = [LLM if not step else f"{LLM}{Channel.sep}{step}" for step in PR
 
 #: Memory is flat where it ends at no more than so many times what it was after the first part.
 _FLAT: Final = 1.05
+
+_WARM_UP: Final = 100
 
 _TIMEOUT_S: Final = 600.0
 
@@ -63,14 +66,15 @@ class Soak:
         self._client = client_on(made, _SPEC.database)
         self._redis = made.redis(_SPEC.database)
         (self._worker,) = made.start(_SPEC)
+        self.sent = 0
 
     def run(self, tasks: int, parts: int) -> Iterator[Sample]:
-        """What there is before the first task, and after each part of them."""
-        yield self._sample(0)
-        for number in range(1, parts + 1):
-            self._send(tasks // parts)
+        """What there is after the first hundred, which start what a worker keeps running, and after each part."""
+        for count in (_WARM_UP, *[tasks // parts] * parts):
+            self._send(count)
             wait_until(self._is_idle, _TIMEOUT_S, "the tasks to end", poll_s=0.2)
-            yield self._sample(tasks // parts * number)
+            self.sent += count
+            yield self._sample()
 
     def runs(self) -> int:
         """How often the body of a task was run, or begun."""
@@ -81,8 +85,8 @@ class Soak:
         kinds = [name for name, share in _MIX.items() for _ in range(share)] * (count // 100)
         random.shuffle(kinds)
         for number, name in enumerate(kinds):
-            if name == "prompt":
-                self._client.submit(f"Say something about {uuid4().hex}.")
+            if name.endswith("prompt"):
+                self._client.submit(f"Say something about {uuid4().hex}.", stream=name != "prompt")
             else:
                 self._client.app.send_task(name, [number])
 
@@ -90,9 +94,9 @@ class Soak:
         self._worker.check()
         return not self._redis.exists("unacked", *_LISTS)
 
-    def _sample(self, tasks: int) -> Sample:
+    def _sample(self) -> Sample:
         left: dict[str, Any] = self._client.app.send_task("soak.census").get(timeout=60)
-        return Sample(tasks, self._worker.usage().rss_mb, left)
+        return Sample(self.sent, self._worker.usage().rss_mb, left)
 
 
 def run(options: Options, made: Stage) -> Report:
@@ -101,9 +105,12 @@ def run(options: Options, made: Stage) -> Report:
     made.set_latency(0.0)
     soak = Soak(made)
     samples = list(soak.run(tasks, parts))
-    expected = tasks + tasks * (_MIX["soak.retried"] + _MIX["soak.retried_plain"]) // 100
+    expected = soak.sent * (100 + _MIX["soak.retried"] + _MIX["soak.retried_plain"]) // 100
     if (ran := soak.runs()) != expected:
         raise BenchmarkError(f"{ran} runs of bodies instead of {expected}")
+    prompts = soak.sent * (_MIX["prompt"] + _MIX["streamed prompt"]) // 100
+    if (called := made.provider.count()) != prompts:
+        raise BenchmarkError(f"{called} provider requests for {prompts} prompts")
     table = Table(["tasks", "RSS MB", *samples[0].left], [sample.row() for sample in samples])
     return Report("soak", _QUESTION, [table], _notes(samples, expected), _for_programs(samples))
 
@@ -124,7 +131,6 @@ def _notes(samples: list[Sample], ran: int) -> list[str]:
 
 
 def _is_clean(before: Sample, after: Sample) -> bool:
-    """The provider keeps a few tasks of its own, once it has made a call."""
     return all(after.left[name] <= before.left[name] for name in ("greenlets", "asyncio tasks"))
 
 

@@ -19,6 +19,6 @@ def test_a_worker_keeps_nothing_of_its_tasks():
     assert ended.returncode == 0, ended.stderr
     (report,) = json.loads(ended.stdout)
     left = report["figures"]["left"]
-    assert report["figures"]["tasks"][-1] == 2000
+    assert report["figures"]["tasks"][-1] == 2100
     assert (left[-1]["greenlets"], left[-1]["asyncio tasks"]) == (left[0]["greenlets"], left[0]["asyncio tasks"])
     assert left[-1]["threads"] <= left[0]["threads"] + 64  # the plain functions', at most

@@ -31,7 +31,7 @@ class LLMStream:
 
     def __init__(self, task_id: str, source: AnswerSource, after: int = 0) -> None:
         """Take the task, where its events come from, and the number of the event behind which reading begins."""
-        if not 0 <= after < 2**53:
+        if type(after) is not int or not 0 <= after < 2**53:
             raise InvalidRequest("after: the number of an event, or 0")
         self.id = task_id
         self.cursor = after
@@ -39,7 +39,7 @@ class LLMStream:
         self._source = source
         self._ready: deque[Event] = deque()
         self._fetched = after
-        self._is_over = False
+        self._is_over = self._is_fetching = False
         self._batches: AsyncGenerator[list[Event]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._text = TextSoFar(after)
@@ -101,7 +101,8 @@ class LLMStream:
     async def aclose(self) -> None:
         """The same, without blocking the event loop."""
         batches, self._batches = self._batches, None
-        if batches is not None and self._loop is asyncio.get_running_loop():
+        # One that is running was interrupted just now, and ends by itself.
+        if batches is not None and self._loop is asyncio.get_running_loop() and not self._is_fetching:
             await batches.aclose()
 
     def __enter__(self) -> Self:
@@ -151,11 +152,14 @@ class LLMStream:
         loop = asyncio.get_running_loop()
         if self._batches is None or self._loop is not loop:
             self._batches, self._loop = self._source.batches(self._fetched), loop
+        self._is_fetching = True
         try:
             events = await anext(self._batches, None) or []
         except BaseException:
             self._batches = None  # it is over, and the next one begins where this one was
             raise
+        finally:
+            self._is_fetching = False
         if events:
             self._fetched = max(self._fetched, events[-1].seq)
         return events

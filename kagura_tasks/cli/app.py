@@ -11,6 +11,7 @@ from kagura_tasks.cli.dead import dead
 from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
 from kagura_tasks.cli.run import run
+from kagura_tasks.cli.tail import tail
 from kagura_tasks.cli.up import up
 from kagura_tasks.cli.version import version
 from kagura_tasks.cli.worker import worker
@@ -27,6 +28,7 @@ app.command()(demo)
 app.command()(up)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(run)
+app.command()(tail)
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
 app.command()(doctor)

@@ -37,8 +37,15 @@ def run(
     tenant: Annotated[str | None, typer.Option(show_default="KAGURA_TASKS_TENANT", help="Whose data this is.")] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0.001, show_default="KAGURA_TASKS_WAIT_TIMEOUT_S", help="Seconds to wait for the answer."),
+        typer.Option(
+            min=0.001,
+            show_default="KAGURA_TASKS_WAIT_TIMEOUT_S",
+            help="Seconds to wait for the answer; with --stream, of silence.",
+        ),
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the text while it is written; with --json, one event a line.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send a prompt to the workers and print the answer."""
@@ -50,13 +57,18 @@ def run(
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.client import LLMClient
     from kagura_tasks.requests import build_request
+    from kagura_tasks.settings import load_settings
 
-    client = LLMClient()
-    settings = client.settings
+    # Whoever watches a text grow waits while it does: then it is silence that is bounded.
+    settings = load_settings().override(wait_timeout_s=timeout if stream else None)
+    client = LLMClient(settings)
     request = build_request(settings, messages, model=model, tenant=tenant, use_cache=not no_cache, params=params)
     if settings.execution == "queue":
         require_redis(settings.broker, settings.results, settings.cache)
     screen = Screen(as_json)
+    if stream:
+        _stream(client, request, screen)
+        return
     started = time.monotonic()
     with screen.waiting("Waiting for the answer", in_a_log=False):
         task_id, completion = _ask(client, request, timeout)
@@ -79,6 +91,22 @@ def _ask(client: LLMClient, request: CompletionRequest, timeout_s: float | None)
         with ctrl_c_waits(), suppress(KaguraTasksError):
             if answer is not None:
                 answer.cancel()
+            if result is not None:
+                result.cancel()
+        raise
+
+
+def _stream(client: LLMClient, request: CompletionRequest, screen: Screen) -> None:
+    """Show the text while it is written. Ctrl-C cancels the task."""
+    from kagura_tasks.cli.streamed import show
+
+    result = None
+    try:
+        with ctrl_c_waits():
+            result = client.submit(request, stream=True)
+        show(result.stream(), screen)
+    except KeyboardInterrupt:
+        with ctrl_c_waits(), suppress(KaguraTasksError):
             if result is not None:
                 result.cancel()
         raise

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -36,6 +36,12 @@ _DROPPED = (RedisConnectionError,)
 #: redis-py's pools refuse further connections instead of waiting; ours wait. A command takes well under a
 #: millisecond, so that this many connections serve thousands of calls.
 _MAX_CONNECTIONS = 32
+
+#: Commands in one round trip, and for how long (s) one waits for the round trip before its own.
+_MOST_TOGETHER = 200
+_LONGEST_WAIT_S = 0.01
+
+_StockAsyncRedis: Any = redis.asyncio.Redis
 
 _async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[RedisUrl, float], AsyncRedis]]
 _async_clients = WeakKeyDictionary()
@@ -69,8 +75,90 @@ def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
             socket_connect_timeout=timeout_s,
             retry=AsyncRetry(NoBackoff(), 1, supported_errors=_DROPPED),
         )
-        client = clients[url, timeout_s] = cast(AsyncRedis, redis.asyncio.Redis.from_pool(pool))
+        client = clients[url, timeout_s] = cast(AsyncRedis, _SharingRedis.from_pool(pool))
     return client
+
+
+class _SharingRedis(_StockAsyncRedis):
+    """redis-py's own, whose callers share round trips: what is asked for while another is on its way leaves together.
+
+    A round trip costs an event loop several times what a command in it does. Who is alone pays nothing for this, and
+    who asks while a server hangs waits no longer than its own timeout.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """See redis-py."""
+        stock: Any = super()
+        stock.__init__(*args, **options)
+        self._trips = 0
+        self._waiting: list[_Asked] = []
+        self._sendings: set[asyncio.Task[None]] = set()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """See redis-py."""
+        if self._trips:
+            return await self._together(args, options)
+        stock: Any = super()
+        self._trips += 1
+        try:
+            return await stock.execute_command(*args, **options)
+        finally:
+            self._trips -= 1
+            self._send_waiting()
+
+    async def _together(self, args: Any, options: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        asked = _Asked(args, options, loop.create_future())
+        if not self._waiting:
+            loop.call_later(_LONGEST_WAIT_S, self._send_waiting)
+        self._waiting.append(asked)
+        return await asked.answer
+
+    def _send_waiting(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
+            sending = asyncio.get_running_loop().create_task(self._send(some), name="kagura-redis")
+            self._sendings.add(sending)
+            sending.add_done_callback(self._sendings.discard)
+
+    async def _send(self, several: list[_Asked]) -> None:
+        self._trips += 1
+        try:
+            answers = await self._pipelined(several)
+        except Exception as error:  # noqa: BLE001 (handed to those who wait)
+            answers = [error] * len(several)
+        except asyncio.CancelledError:  # the loop ends
+            for asked in several:
+                asked.answer.cancel()
+            raise
+        finally:
+            self._trips -= 1
+            self._send_waiting()
+        for asked, answer in zip(several, answers, strict=True):
+            asked.settle(answer)
+
+    async def _pipelined(self, several: list[_Asked]) -> list[object]:
+        async with self.pipeline(transaction=False) as pipeline:
+            for asked in several:
+                pipeline.execute_command(*asked.args, **asked.options)
+            return await pipeline.execute(raise_on_error=False)
+
+
+class _Asked(NamedTuple):
+    """A command, and who waits for its answer."""
+
+    args: Any
+    options: Any
+    answer: asyncio.Future[Any]
+
+    def settle(self, answer: object) -> None:
+        """Hand the answer over, or the error."""
+        if self.answer.done():  # who waited was cancelled
+            return
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
 
 
 def before_closing(close: Callable[[], Awaitable[None]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
+from itertools import takewhile
 from typing import NamedTuple
 
 from kagura_tasks.errors import StreamExpired
@@ -33,7 +34,7 @@ class _Log:
         self.entries.append(_Entry(event, size_bytes))
         self.seq, self.attempt, self.is_ended = event.seq, event.attempt, isinstance(event, Ending)
         self.size_bytes += size_bytes
-        while self.size_bytes > most_bytes:
+        while self.size_bytes > most_bytes and len(self.entries) > 1:
             self.size_bytes -= self.entries.popleft().size_bytes
         self.news.set_result(None)
         self.news = asyncio.get_running_loop().create_future()
@@ -42,7 +43,8 @@ class _Log:
         """The events behind this number, with a Gap where the first of them are gone."""
         # Whoever asks for what is beyond the end is told the end.
         seq = self.seq - 1 if self.is_ended and seq > self.seq else seq
-        events = [entry.event for entry in self.entries if entry.event.seq > seq]
+        events = [entry.event for entry in takewhile(lambda entry: entry.event.seq > seq, reversed(self.entries))]
+        events.reverse()
         if events and events[0].seq > seq + 1:
             first = events[0]
             return [Gap(seq=first.seq - 1, attempt=first.attempt, at_ms=first.at_ms, first=seq + 1), *events]

@@ -65,7 +65,8 @@ class StreamOutlet(ABC):
 
     def _feel_pulse(self) -> None:
         """Let writers that were silent for long say that they live."""
-        silent_since = time.monotonic() - self._terms.heartbeat_s
+        # Those that would be silent for too long before the next look.
+        silent_since = time.monotonic() - self._terms.heartbeat_s * (1 - 1 / _LOOKS)
         for writer in [writer for writer in self._writers if writer.last_at <= silent_since]:
             writer.beat()
         looks_again_s = self._terms.heartbeat_s / _LOOKS

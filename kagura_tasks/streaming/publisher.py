@@ -73,6 +73,9 @@ class Publisher(StreamOutlet):
         """While one pipeline is under way, what comes in is collected for the next."""
         while self._urgent:
             writers = list(self._urgent)[:_MOST_AT_ONCE]
+            for writer in writers:
+                # Now, not when they are sent: whoever has more to say meanwhile comes again.
+                del self._urgent[writer]
             steps = [(writer, step) for writer in writers if (step := writer.step()) is not None]
             try:
                 replies = await self._send(steps) if steps else []
@@ -80,8 +83,6 @@ class Publisher(StreamOutlet):
                 # Whatever it is, nobody may wait for ever. It holds no text: redis-py's errors quote no arguments.
                 log.exception("streams are given up: they cannot be written")
                 replies = [Reply.ENDED.value] * len(steps)
-            for writer in writers:
-                del self._urgent[writer]
             for (writer, _), reply in zip(steps, replies, strict=True):
                 _settle(writer, reply)
 
@@ -120,10 +121,14 @@ class Publisher(StreamOutlet):
     def _add(self, pipeline: AsyncPipeline, writer: StreamWriter, step: Step) -> None:
         key, state = writer.name.key, writer.name.state_key
         if isinstance(step, Claim):
-            args: list[Argument] = [step.name, step.least_attempt, self._terms.ttl_s, int(time.time() * 1000)]
-            pipeline.evalsha(BEGIN.sha, 3, key, state, writer.mark, *args)
+            pipeline.evalsha(BEGIN.sha, 3, key, state, writer.mark, *begin_args(step, self._terms))
         else:
-            pipeline.evalsha(APPEND.sha, 2, key, state, *append_args(step, self._terms))
+            pipeline.evalsha(APPEND.sha, 3, key, state, writer.mark, *append_args(step, self._terms))
+
+
+def begin_args(step: Claim, terms: StreamTerms) -> list[Argument]:
+    """What `begin.lua` takes."""
+    return [step.name, step.least_attempt, terms.ttl_s, int(time.time() * 1000), step.after]
 
 
 def append_args(step: Events, terms: StreamTerms) -> list[Argument]:

@@ -42,10 +42,14 @@ class Reply(Enum):
 
 
 class Claim(NamedTuple):
-    """The step in which an attempt begins: the attempt's own name, and the least number that it can have."""
+    """The step in which an attempt begins: the attempt's own name, and the least number that it can have.
+
+    `after` is the number of the writer's last event, for a server that lost its memory.
+    """
 
     name: str
     least_attempt: int
+    after: int
 
 
 class Events(NamedTuple):
@@ -182,7 +186,7 @@ class StreamWriter:
     def _next_step(self) -> Step | None:
         draft = self._draft
         if not draft.is_claimed:
-            return Claim(draft.name, self._least_attempt)
+            return Claim(draft.name, max(self._least_attempt, self._attempt + 1), self._seq)
         payloads = [self._encoded(number, Chunk, text=text) for number, text in enumerate(draft.take())]
         if draft.beats and not payloads:
             payloads.append(self._encoded(0, Heartbeat))

@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
+from redis.exceptions import ResponseError
+
 from kagura_tasks.errors import InvalidRequest
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import AsyncRedis
-from kagura_tasks.streaming.events import Event, parse
+from kagura_tasks.streaming.events import Event, Gap, Lost, parse
 
 _HERE: Final = __package__ or ""
 
@@ -80,14 +82,30 @@ async def read_page(client: AsyncRedis, name: StreamName, after: int) -> LogPage
     async with client.pipeline(transaction=True) as pipeline:
         pipeline.xrange(name.key, f"({after}-{_LAST_PART}", "+", PAGE)
         pipeline.hmget(name.state_key, ["seq", "attempt", "ended", "reserved"])
-        entries, state = await pipeline.execute()
+        try:
+            entries, state = await pipeline.execute()
+        except ResponseError:
+            # Somebody keeps something else under the stream's keys: there is no stream.
+            return LogPage((), (), 0, is_known=False, is_begun=False, is_ended=False)
     found = cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
     seq, attempt, ended, reserved = cast("list[bytes | None]", state)
+    numbers = tuple(int(entry.partition(b"-")[0]) for entry, _ in found)
     return LogPage(
-        events=tuple(parse(fields.get(b"event", b"")) for _, fields in found),
-        numbers=tuple(int(entry.partition(b"-")[0]) for entry, _ in found),
+        events=tuple(_event_in(fields, number) for number, (_, fields) in zip(numbers, found, strict=True)),
+        numbers=numbers,
         last_seq=int(seq or 0),
         is_known=bool(found or attempt or reserved),
         is_begun=attempt is not None,
         is_ended=ended is not None,
     )
+
+
+def written(payload: bytes) -> Event | None:
+    """The event in these bytes, as a writer wrote it; None where there is none in them."""
+    event = parse(payload)
+    return None if isinstance(event, Gap | Lost) else event
+
+
+def _event_in(fields: dict[bytes, bytes], number: int) -> Event | None:
+    event = written(fields.get(b"event", b""))
+    return event if event is not None and event.seq == number else None

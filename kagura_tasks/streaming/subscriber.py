@@ -20,19 +20,19 @@ from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
 from kagura_tasks.streaming.events import (
     Cancelled,
-    Chunk,
     Done,
     Ending,
     Event,
     Failed,
     Gap,
     Lost,
+    Reset,
     Start,
     fields_of_completion,
     fields_of_error,
-    parse,
 )
-from kagura_tasks.streaming.log import LogPage, StreamName, read_page
+from kagura_tasks.streaming.log import LogPage, StreamName, read_page, written
+from kagura_tasks.streaming.replay import events_of
 from kagura_tasks.subscriptions import Heard, Listener, subscriptions
 from kagura_tasks.task_store import TaskRecord, record_key
 
@@ -50,7 +50,7 @@ _LAST_WORDS_S: Final = 2.0
 #: Heartbeats that may be missing before a reader asks whether any worker is there.
 _MISSED_BEATS: Final = 2
 
-Made = TypeVar("Made", Start, Chunk, Done, Failed, Cancelled, Lost)
+Made = TypeVar("Made", Done, Failed, Cancelled, Lost)
 
 
 class Subscriber:
@@ -72,6 +72,7 @@ class Subscriber:
         self._attempt = 0
         self._is_ours = is_ours
         self._is_over = self._is_behind = False
+        self._doubted = 0
         self._cancelled_at: float | None = None
         self._heard_at = time.monotonic()
         self._away: Exception | None = None
@@ -126,26 +127,33 @@ class Subscriber:
     # What is heard live.
 
     def _live(self, batch: list[Heard | None]) -> list[Event] | None:
-        """The events among what was heard; None where the log has to be looked at."""
+        """The events among what was heard; None where the log has to be looked at, which has all of them as well."""
+        before = self._cursor, self._attempt
         events: list[Event] = []
         for heard in batch:
             if heard is None or heard.channel != self._name.key:
-                return self._put_back(events)
-            event = parse(heard.payload)
+                return self._put_back(before)
+            event = written(heard.payload)
             if event is None:
                 self._count_foreign()
-            elif event.seq == self._cursor + 1 or (isinstance(event, Ending) and event.seq <= self._cursor):
+            elif self._is_next(event):
                 events.append(self._taken(event))
-            elif event.seq > self._cursor:
-                return self._put_back(events)
+            elif event.seq > self._cursor or isinstance(event, Ending):
+                self._doubted = event.seq
+                return self._put_back(before)
             if self._is_over:
                 break
         return events
 
-    def _put_back(self, events: list[Event]) -> None:
-        """They are in the log as well: a look finds them, with what was missed."""
-        if events:
-            self._cursor, self._is_over = events[0].seq - 1, False
+    def _is_next(self, event: Event) -> bool:
+        """It follows the one before. Of what does not, only the log knows whether it is true."""
+        is_of_attempt = event.attempt == self._attempt or (
+            event.attempt > self._attempt and isinstance(event, Start | Reset)
+        )
+        return event.seq == self._cursor + 1 and is_of_attempt
+
+    def _put_back(self, before: tuple[int, int]) -> None:
+        self._cursor, self._attempt = before
 
     def _taken(self, event: Event) -> Event:
         self._cursor = max(self._cursor, event.seq)
@@ -165,6 +173,7 @@ class Subscriber:
         try:
             page = await self._page()
             self._away, self._is_behind = None, page.is_full
+            self._judge(page)
             events = self._logged(page)
             self._is_over = self._is_over or (page.is_ended and self._cursor == page.last_seq)
             return events if events or self._is_over else await self._fate(page, loss)
@@ -174,6 +183,12 @@ class Subscriber:
             self._away = error
             await asyncio.sleep(_RECONNECT_S)
             return []
+
+    def _judge(self, page: LogPage) -> None:
+        """What is published is in the log before it is heard: if it is not, somebody else published it."""
+        if self._doubted > page.last_seq:
+            self._count_foreign()
+        self._doubted = 0
 
     async def _page(self) -> LogPage:
         page = await read_page(self._client, self._name, self._cursor)
@@ -226,10 +241,11 @@ class Subscriber:
     def _answer(self, page: LogPage, completion: Completion) -> list[Event]:
         """A task that was not asked to stream has all of its text at once; what another one wrote is gone."""
         if page.is_begun or self._attempt:
-            missing: list[Event] = [self._gap(max(page.last_seq, self._cursor + 1))]
-        else:
-            missing = [self._made(Start), self._made(Chunk, text=completion.text)]
-        return [*missing, self._made(Done, **fields_of_completion(completion))]
+            gap = self._gap(max(page.last_seq, self._cursor + 1))
+            return [gap, self._made(Done, **fields_of_completion(completion))]
+        events = events_of(completion)
+        unread = [event for event in events if event.seq > self._cursor]
+        return [self._taken(event) for event in unread or events[-1:]]
 
     async def _is_forsaken(self) -> bool:
         """Heartbeats are missing, and no worker has looked for tasks to take over."""
@@ -246,9 +262,10 @@ class Subscriber:
 
     def _made(self, kind: type[Made], **fields: Any) -> Made:
         """An event that stands in no log."""
-        self._cursor += 1
+        # Whoever was told that it is lost reads on from here, when somebody else goes on.
+        self._cursor += 0 if kind is Lost else 1
         self._attempt = max(1, self._attempt)
-        self._is_over = issubclass(kind, Ending)
+        self._is_over = True
         return kind(seq=self._cursor, attempt=self._attempt, at_ms=_now_ms(), **fields)
 
     @property

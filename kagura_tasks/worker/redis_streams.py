@@ -27,6 +27,6 @@ class RedisStreams:
         mark = taken_key(job.delivery_tag or job.task_id)
         return publisher(self._settings).open(name, mark, job.least_attempt)
 
-    def batches(self, name: StreamName) -> AsyncGenerator[list[Event]]:
+    def batches(self, name: StreamName, after: int = 0) -> AsyncGenerator[list[Event]]:
         """See Streams."""
-        return Subscriber(self._settings, name, is_ours=True).batches()
+        return Subscriber(self._settings, name, after, is_ours=True).batches()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Protocol
 
 from redis.exceptions import RedisError
@@ -11,7 +13,7 @@ from redis.exceptions import RedisError
 from kagura_tasks.errors import KaguraTasksError, TaskCancelled
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
-from kagura_tasks.streaming.events import Chunk, Event, Reset
+from kagura_tasks.streaming.events import Chunk, Event, Gap, Reset, Start
 from kagura_tasks.streaming.log import StreamName
 from kagura_tasks.streaming.writer import StreamTaken, StreamWriter
 from kagura_tasks.worker.job import Job, TakenAway
@@ -26,9 +28,18 @@ class Streams(Protocol):
         """Begin the job's stream, or a further attempt at it."""
         ...
 
-    def batches(self, name: StreamName) -> AsyncGenerator[list[Event]]:
-        """The events of a stream, from its beginning, as they come."""
+    def batches(self, name: StreamName, after: int = 0) -> AsyncGenerator[list[Event]]:
+        """The events of a stream behind this number, as they come."""
         ...
+
+
+@dataclass
+class _Leader:
+    """Another task whose stream is handed on: how far it was read, and whether nothing of its text was missing."""
+
+    task_id: str
+    cursor: int = 0
+    is_whole: bool = True
 
 
 class Telling:
@@ -41,6 +52,7 @@ class Telling:
         self._provider = provider
         self._writer = streams.open(job)
         self._calls = 0
+        self._leader = _Leader("")
 
     async def told(self, answer: Awaitable[Completion]) -> Completion:
         """The answer. The stream ends as it does, unless somebody else will go on with it."""
@@ -65,20 +77,36 @@ class Telling:
         return await self._provider.stream(request, timeout_s, self._writer.write)
 
     async def relay(self, task_id: str) -> None:
-        """Hand on what another task streams, whose answer will be this one's, too. See single_flight.Relay."""
+        """Hand on what another task streams, whose answer will be this one's, too. See single_flight.Relay.
+
+        Called again for the same task, it goes on where it was.
+        """
+        if task_id != self._leader.task_id:
+            self._leader = _Leader(task_id)
+        name = StreamName(self._job.request.tenant, task_id)
         try:
-            async for events in self._streams.batches(StreamName(self._job.request.tenant, task_id)):
-                for event in events:
-                    self._hand_on(event)
+            async with aclosing(self._streams.batches(name, self._leader.cursor)) as batches:
+                async for events in batches:
+                    for event in events:
+                        self._hand_on(event, self._leader)
         except (KaguraTasksError, RedisError, StreamTaken) as error:
             # Its answer is awaited all the same, and makes up for what is missing.
             log.warning("a stream cannot be followed any further (%s)", type(error).__name__)
 
-    def _hand_on(self, event: Event) -> None:
-        if isinstance(event, Chunk):
-            self._writer.write(event.text)
-        elif isinstance(event, Reset) and self._writer.text:
-            self._writer.restart()
+    def _hand_on(self, event: Event, leader: _Leader) -> None:
+        leader.cursor = event.seq
+        match event:
+            case Start() | Reset():
+                # This one's text so far may be that of a leader before.
+                leader.is_whole = True
+                if self._writer.text:
+                    self._writer.restart()
+            case Gap():
+                leader.is_whole = False
+            case Chunk() if leader.is_whole:
+                self._writer.write(event.text)
+            case _:
+                pass
 
     async def _whole(self, answer: Awaitable[Completion]) -> Completion:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from celery import states
@@ -48,6 +48,10 @@ class CancelWatch:
     async def _watch(self) -> None:
         hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
         async with hub.listen(task_store.CANCELLED) as listener:
+            with suppress(TimeoutError):
+                await listener.confirmed(self._settings.redis_timeout_s)
+            # For what was announced before.
+            await self._look()
             while True:
                 await self._hear(listener)
 

@@ -223,6 +223,18 @@ class Stage:
         """What the job bodies tell of the worker that serves this database."""
         return Bodies.create(self._bodies_file(database))
 
+    @contextmanager
+    def program(self, module: str) -> Iterator[subprocess.Popen[str]]:
+        """A program that calls the provider itself, with pipes to talk to it; it ends with the block."""
+        command = tied_to_this_process([sys.executable, "-m", module])
+        environment = {**os.environ, **self._provider_variables()}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def stop(self) -> None:
         """End the workers."""
         for worker in [worker for workers in self._workers.values() for worker in workers]:
@@ -242,14 +254,19 @@ class Stage:
             "BENCHMARKS_CONCURRENCY": str(spec.concurrency),
             "CELERY_CUSTOM_WORKER_POOL": POOL,
             BODIES_VARIABLE: str(self._bodies_file(spec.database)),
+            **self._provider_variables(),
+        }
+        return WorkerProcess(
+            spec, hostname, {**inherited, **ours, **dict(spec.environment)}, self._folder / f"{hostname}.log"
+        )
+
+    def _provider_variables(self) -> dict[str, str]:
+        return {
             "OPENAI_API_KEY": "benchmark",
             "OPENAI_API_BASE": self.provider.base_url,
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_MODE": "PRODUCTION",
         }
-        return WorkerProcess(
-            spec, hostname, {**inherited, **ours, **dict(spec.environment)}, self._folder / f"{hostname}.log"
-        )
 
     def _wait_until_ready(self, spec: WorkerSpec, worker: WorkerProcess) -> None:
         with Celery(broker=celery_url(self.url(spec.database)), set_as_current=False) as app:

@@ -1,6 +1,7 @@
 """The app of workers that tests kill: what `workers.main` loads, with tasks of a team's own, and quick to start.
 
-Its provider talks plain HTTP to the scripted one: LiteLLM would cost each of dozens of workers five seconds of CPU.
+Its provider talks plain HTTP to the scripted one, and streams over the direct lane: LiteLLM would cost each of dozens
+of workers five seconds of CPU.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ from celery.signals import task_success
 
 from kagura_tasks.app import create_app
 from kagura_tasks.errors import ProviderUnavailable
+from kagura_tasks.providers.direct import DirectLane
+from kagura_tasks.providers.plain import PARAMS, Route
+from kagura_tasks.providers.prices import PriceList
 from kagura_tasks.providers.provider import HandOver
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
 from kagura_tasks.settings import load_settings
 from kagura_tasks.worker import install, runtime
 
 _CALLS = f"{os.environ['OPENAI_API_BASE']}/chat/completions"
+_ROUTE = Route("openai", "gpt-4o-mini", _CALLS, {}, False, frozenset(PARAMS), frozenset(), tells_usage=True)
 
 
 class PlainProvider:
     """Asks and reads the answer, no more."""
+
+    def __init__(self) -> None:
+        """What is streamed goes over the direct lane, which asks nobody else about an answer."""
+        self._direct = DirectLane(PriceList(lambda billed, used: None), self)
 
     async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
         """See kagura_tasks.providers.Provider."""
@@ -41,14 +50,16 @@ class PlainProvider:
         return Completion(text=text, model=request.model, finish_reason="stop")
 
     async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
-        """The whole answer in one piece."""
-        completion = await self.complete(request, timeout_s)
-        hand_over(completion.text)
-        return completion
+        """Piece by piece."""
+        return await self._direct.stream(request, _ROUTE, timeout_s, hand_over)
 
     async def count(self, request: CompletionRequest, text: str) -> Usage:
         """Words are near enough."""
         return Usage(completion_tokens=len(text.split()))
+
+    def read(self, answer: dict[str, Any], route: Route, request: CompletionRequest) -> Completion:
+        """The scripted provider gives no unusual answer."""
+        raise ProviderUnavailable("an answer that the chaos app cannot read", request.model)
 
 
 runtime.open_providers = lambda settings: PlainProvider()  # pyright: ignore[reportAttributeAccessIssue]

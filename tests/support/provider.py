@@ -41,6 +41,9 @@ class Behaviour:
         chunks: Pieces of a streamed answer.
         chunk_delay_s: Seconds before each piece.
         cut_after: Drop the connection after this many pieces (0: before the first byte); None never.
+        stall_after: Send nothing more after this many pieces of a stream, and keep the connection.
+        error_after: Send `error` after this many pieces of a stream, and end it.
+        error: An error as it comes in the middle of a stream.
         fields: Merged into the completion (plain), replacing its own fields: usage, choices, ...
     """
 
@@ -56,6 +59,9 @@ class Behaviour:
     chunks: int = 5
     chunk_delay_s: float = 0.0
     cut_after: int | None = None
+    stall_after: int | None = None
+    error_after: int | None = None
+    error: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -141,13 +147,18 @@ async def _stream(request: web.Request, body: dict[str, Any], how: Behaviour) ->
     envelope, text = _envelope(body, "chat.completion.chunk"), how.text or ""
     size = max(1, -(-len(text) // how.chunks))
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    for sent, piece in enumerate(pieces):
+    for sent in range(len(pieces) + 1):
         if sent == how.cut_after:
             return _cut(request, response)
-        await asyncio.sleep(how.chunk_delay_s)
-        await _send(
-            response, {**envelope, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}
-        )
+        if sent == how.stall_after:
+            await asyncio.Event().wait()
+        if sent == how.error_after:
+            await _send(response, {"error": how.error})
+            return response
+        if sent < len(pieces):
+            await asyncio.sleep(how.chunk_delay_s)
+            choice = {"index": 0, "delta": {"content": pieces[sent]}, "finish_reason": None}
+            await _send(response, {**envelope, "choices": [choice]})
     await _send(response, {**envelope, "choices": [{"index": 0, "delta": {}, "finish_reason": how.finish_reason}]})
     if (body.get("stream_options") or {}).get("include_usage"):
         await _send(response, {**envelope, "choices": [], "usage": _usage(how)})

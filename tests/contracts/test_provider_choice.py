@@ -87,6 +87,15 @@ def test_who_sets_litellm_up_gets_litellm(lanes: dict[str, Lane], monkeypatch: p
         lanes["direct"].ask()
 
 
+def test_a_call_of_gemini_does_not_set_litellm_up(lanes: dict[str, Lane], monkeypatch: pytest.MonkeyPatch):
+    """LiteLLM leaves the name of a cache that nobody uses among its callbacks; that is no setting."""
+    import litellm
+
+    for name in ("success_callback", "input_callback", "_async_success_callback"):
+        monkeypatch.setattr(litellm, name, ["cache"])
+    assert lanes["direct"].ask().finish_reason == "stop"
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -131,7 +131,7 @@ class Fleet:
 
     def __init__(self, redis_url: str, api_base: str, folder: Path) -> None:
         """Take what all its workers share."""
-        self._redis_url = redis_url
+        self.redis_url = redis_url
         self._api_base = api_base
         self._folder = folder
         self.workers: list[Worker] = []
@@ -139,7 +139,7 @@ class Fleet:
     def __call__(self, count: int = 1, options: WorkerOptions | None = None, api_base: str = "") -> list[Worker]:
         """That many further workers, ready. `api_base`: another provider than the fleet's."""
         options = options or WorkerOptions()
-        where = (self._redis_url, api_base or self._api_base, self._folder)
+        where = (self.redis_url, api_base or self._api_base, self._folder)
         started = [Worker(*where, options) for _ in range(count)]
         self.workers += started
         return [worker.ready() for worker in started]

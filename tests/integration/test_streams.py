@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from kagura_tasks import LLMClient
 from kagura_tasks.streaming.events import Chunk, Done, Start
 from tests.support.llm import StubServer

@@ -12,6 +12,7 @@ from kagura_tasks.embedded_redis import EmbeddedRedis
 from tests.support.chaos import Scene
 from tests.support.llm import StubServer
 from tests.support.redis_keys import keys_without_ttl
+from tests.support.stream_scenes import PoolScene, pool_scenes
 
 
 @pytest.fixture(params=["threads", "prefork", "asyncio"])
@@ -47,3 +48,17 @@ def forgetful_scene(stub: StubServer, tmp_path: Path) -> Iterator[Scene]:
             yield scene
         finally:
             scene.close()
+
+
+@pytest.fixture(scope="session")
+def _pool_scenes(stub_server: StubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, PoolScene]]:
+    folder = tmp_path_factory.mktemp("pools")
+    with EmbeddedRedis(appendonly=True) as server, pool_scenes(server, stub_server, folder) as scenes:
+        yield scenes
+
+
+@pytest.fixture
+def pool_scene(_pool_scenes: dict[str, PoolScene], stub: StubServer, pool: str) -> Iterator[PoolScene]:
+    """A worker of the pool that no test kills, on a Redis (append-only) that tests may harm."""
+    yield _pool_scenes[pool]
+    assert not keys_without_ttl(_pool_scenes[pool].redis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,5 +77,7 @@ def pool_scene(stub: StubServer, folder: Path, *, appendonly: bool = False) -> G
         try:
             yield scene
         finally:
+            # A failed result is a cycle with its error, and speaks to Redis when it is collected.
+            gc.collect()
             scene.app.close()
             scene.fleet.stop()

@@ -290,6 +290,25 @@ async def sleep(seconds: float) -> str:
     return "slept"
 
 
+_gate = asyncio.Event()
+_at_gate: set[str] = set()
+
+
+@app.task(bind=True)
+async def waits_at_gate(self: Any) -> str:
+    """With all others of its kind."""
+    _at_gate.add(self.request.id)
+    await _gate.wait()
+    return "passed"
+
+
+@app.task
+async def opens_gate() -> int:
+    """How many it lets go."""
+    _gate.set()
+    return len(_at_gate)
+
+
 @app.task
 def sleep_plain(seconds: float) -> str:
     """Takes its time, and a thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -135,3 +136,22 @@ async def test_another_workers_attempt_on_a_server_that_forgot_repeats_no_number
     events = await place.read(name, before[-1].seq)
     assert [event.kind for event in events] == ["gap", "reset", "chunk", "done"]
     assert text_of(events) == "second"
+
+
+async def test_who_ends_while_others_are_being_sent_is_sent_next(redis_url: RedisUrl, name: StreamName):
+    """A writer that had nothing to say when a round trip began is not forgotten where it has, when that ends."""
+    place = Place(Settings(redis_url=redis_url, stream_coalesce_ms=100, stream_heartbeat_s=60), is_local=False)
+    other = place.outlet.open(StreamName(name.tenant, f"{name.task_id}-other"))
+    writer = place.outlet.open(name)
+    for one in (writer, other):
+        one.write("First.")
+    await until_quiet()
+    writer.write("This waits to be collected, ")
+    writer.write("and this takes it along. " * 1000)
+    other.write("Only this is there when the moment comes.")
+    await until_quiet()
+    async with asyncio.timeout(20):
+        await async_client(redis_url, 2.0).execute_command("CLIENT", "PAUSE", 300)
+        await asyncio.sleep(0.1)
+        await writer.done(whole(writer.text))
+    assert isinstance((await place.read(name))[-1], Done)

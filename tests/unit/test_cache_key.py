@@ -215,7 +215,9 @@ def test_a_known_requests_key_never_changes_by_accident():
     assert key(**FULL) == "v1:openai/gpt-4o-mini:7fd922299020cee88ea12eba18de294a3005af89bf39f01a3cfa28b4a4df16e0"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"bytes", object()], ids=["nan", "inf", "set", "bytes", "object"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {1, 2}, b"bytes", object()], ids=["nan", "inf", "set", "bytes", "object"]
+)
 def test_what_has_no_json_form_has_no_key(value: object):
     """A value that cannot be sent is refused, and the error does not show it."""
     with pytest.raises(InvalidRequest) as caught:

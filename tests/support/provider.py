@@ -41,7 +41,7 @@ class Behaviour:
         chunks: Pieces of a streamed answer.
         chunk_delay_s: Seconds before each piece.
         cut_after: Drop the connection after this many pieces (0: before the first byte); None never.
-        stall_after: Send nothing more after this many pieces of a stream, and keep the connection.
+        stall_after: Send nothing more after this many pieces of a stream before /release, and keep the connection.
         error_after: Send `error` after this many pieces of a stream, and end it.
         error: An error as it comes in the middle of a stream.
         fields: Merged into the completion (plain), replacing its own fields: usage, choices, ...
@@ -111,7 +111,7 @@ class Provider:
             how = self.choose(text)
             if how.held:
                 await self.released.wait()
-            response = await _respond(request, seen.body, how)
+            response = await _respond(request, seen.body, how, self.released)
             seen.status = response.status
             return response
         except (asyncio.CancelledError, ConnectionError):
@@ -122,7 +122,9 @@ class Provider:
             self.in_flight -= 1
 
 
-async def _respond(request: web.Request, body: dict[str, Any], how: Behaviour) -> web.StreamResponse:
+async def _respond(
+    request: web.Request, body: dict[str, Any], how: Behaviour, released: asyncio.Event
+) -> web.StreamResponse:
     await asyncio.sleep(how.delay_s)
     if how.cut_after == 0:
         return _cut(request, web.Response())
@@ -131,7 +133,7 @@ async def _respond(request: web.Request, body: dict[str, Any], how: Behaviour) -
         sent = how.body if how.body is not None else refusal
         return web.Response(text=sent, status=how.status, headers=how.headers, content_type="application/json")
     if body.get("stream"):
-        return await _stream(request, body, how)
+        return await _stream(request, body, how, released)
     return web.json_response(_completion(body, how), headers=how.headers)
 
 
@@ -141,7 +143,9 @@ def _completion(body: dict[str, Any], how: Behaviour) -> dict[str, Any]:
     return {**_envelope(body, "chat.completion"), "choices": [choice], "usage": _usage(how), **how.fields}
 
 
-async def _stream(request: web.Request, body: dict[str, Any], how: Behaviour) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, body: dict[str, Any], how: Behaviour, released: asyncio.Event
+) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **how.headers})
     await response.prepare(request)
     envelope, text = _envelope(body, "chat.completion.chunk"), how.text or ""
@@ -151,7 +155,7 @@ async def _stream(request: web.Request, body: dict[str, Any], how: Behaviour) ->
         if sent == how.cut_after:
             return _cut(request, response)
         if sent == how.stall_after:
-            await asyncio.Event().wait()
+            await released.wait()
         if sent == how.error_after:
             await _send(response, {"error": how.error})
             return response

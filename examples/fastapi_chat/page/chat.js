@@ -77,39 +77,42 @@ function load() {
 function follow(turn) {
   const address = `streams/${encodeURIComponent(turn.task)}`;
   let isWhole = true;
+  let standing = ""; // what is to be read until something new comes, also while the connection is made anew
+  const say = (words) => note(turn, (standing = words));
   clear(turn);
   showState("Waiting for a worker.");
   source = new EventSource(address);
 
   const on = (kind, act) => source.addEventListener(kind, (event) => act(event.data && JSON.parse(event.data)));
-  on("open", () => note(turn, ""));
+  on("open", () => note(turn, standing));
   on("start", () => {
     clear(turn);
+    say("");
     showState("The model is writing.");
   });
   on("chunk", ({ text }) => {
     turn.textElement.append(text);
     scrollDown(false);
   });
-  on("heartbeat", () => showState("The model is thinking."));
+  on("heartbeat", () => showState("The worker lives, and the model is silent."));
   on("reset", () => {
     clear(turn);
     isWhole = true;
-    note(turn, "The model was interrupted, and has begun anew.");
+    say("The model was interrupted, and has begun anew.");
     showState("The model is writing.");
   });
   on("gap", () => {
     isWhole = false;
-    note(turn, "A part of the text is missing here.");
+    say("A part of the text is missing here.");
   });
-  on("lost", () => note(turn, "No worker is running. The answer goes on when one starts."));
+  on("lost", () => say("No worker is running. The answer goes on when one starts."));
   on("done", ({ cached }) => (isWhole ? end(turn, "done", cached ? "Remembered from before." : "") : fetchWhole(turn)));
   on("cancelled", () => end(turn, "stopped", "Stopped."));
   on("error", (said) => {
     if (said && said.seq !== undefined) end(turn, "failed", said.message); // the last event: there will be no answer
     else if (said) note(turn, said.message); // the server could not read on: EventSource comes back
     else if (source.readyState === EventSource.CLOSED) askWhy(turn, address);
-    else note(turn, "The connection is lost: trying again.");
+    else note(turn, standing || "The connection is lost: trying again.");
   });
 }
 

@@ -135,6 +135,8 @@ class LLMStream:
             events = await self._next_batch()
             self._ready.extend(events)
             self._is_over = not events
+        if not self._ready:
+            await self.aclose()
         return bool(self._ready)
 
     def take(self) -> Event | None:

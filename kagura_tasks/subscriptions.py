@@ -27,6 +27,9 @@ _IDLE_S: Final = 60.0
 #: Always subscribed to, so that the connection stays one of pub/sub while nobody listens. Nothing is published there.
 _IDLE_CHANNEL: Final = "kagura:idle"
 
+#: What sending on a connection raises that breaks. (redis-py 8.1 finds no writer where it is closed in the middle of it.)
+_BROKEN: Final = (*REDIS_AWAY, AttributeError)
+
 #: Payloads a listener may leave unread; beyond it the oldest go, and it is told to look for itself.
 _BACKLOG: Final = 256
 
@@ -116,7 +119,7 @@ class Subscriptions:
             # The reader subscribes to all channels when it connects, these among them.
             self._reader = asyncio.create_task(self._read_until_idle(), name="kagura-subscriptions")
         elif self._pubsub is not None:
-            with suppress(*REDIS_AWAY):
+            with suppress(*_BROKEN):
                 await self._pubsub.subscribe(*channels)
 
     async def _leave(self, channels: Sequence[str], listener: Listener) -> None:
@@ -127,7 +130,7 @@ class Subscriptions:
             del self._listeners[channel]
             del self._confirmations[channel]
         if unheard and self._pubsub is not None:
-            with suppress(*REDIS_AWAY):
+            with suppress(*_BROKEN):
                 await self._pubsub.unsubscribe(*unheard)
 
     async def _read_until_idle(self) -> None:

@@ -27,7 +27,7 @@ _IDLE_S: Final = 60.0
 #: Always subscribed to, so that the connection stays one of pub/sub while nobody listens. Nothing is published there.
 _IDLE_CHANNEL: Final = "kagura:idle"
 
-#: What sending on a connection raises that breaks. (redis-py 8.1 finds no writer where it is closed in the middle of it.)
+#: What sending on a connection raises that breaks. (redis-py 8.1 misses its writer where it is closed meanwhile.)
 _BROKEN: Final = (*REDIS_AWAY, AttributeError)
 
 #: Payloads a listener may leave unread; beyond it the oldest go, and it is told to look for itself.

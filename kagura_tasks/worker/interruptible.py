@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+T = TypeVar("T")
+
 _raise_in: Final = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+#: A soft limit, and then the end: nobody needs more of them.
+_MOST: Final = 2
 
 
 class Forsaken(BaseException):
@@ -17,28 +22,41 @@ class Forsaken(BaseException):
 
 
 class Interruptible:
-    """A block of code that another thread may interrupt, once it has a thread of its own.
+    """A function that another thread may interrupt, up to twice, once it has a thread of its own.
 
-    Python raises the exception between two instructions of the block: a call that blocks (`sleep`, a socket) returns
-    first. An interruption that comes when the block has ended, or not begun, does nothing.
+    Python raises the exception between two instructions of the function: a call that blocks (`sleep`, a socket) returns
+    first. An interruption that comes when the function has returned, or not begun, does nothing.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._thread: int | None = None
+        self._left = _MOST
 
     def interrupt(self, error: type[SoftTimeLimitExceeded | Forsaken]) -> None:
-        """Raise it in the block."""
+        """Raise it in the function."""
         with self._guard:
-            if self._thread is not None:
+            if self._thread is not None and self._left:
+                self._left -= 1
                 _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(error))
 
-    def __enter__(self) -> None:
-        self._thread = threading.get_ident()
+    def run(self, function: Callable[[], T]) -> T:
+        """What the function returns. Raises what it raises, or the interruption; after that, none comes any more."""
+        try:
+            self._thread = threading.get_ident()
+            return function()
+        finally:
+            # Each interruption may come in here, too, before anything is done: of one `_end` more, one gets through.
+            try:
+                self._end()
+            finally:
+                try:
+                    self._end()
+                finally:
+                    self._end()
 
-    def __exit__(self, *_: object) -> None:
-        # An interruption may come in here as well: too late, since the block has its outcome.
-        while self._thread is not None:
-            with suppress(SoftTimeLimitExceeded, Forsaken), self._guard:
-                thread, self._thread = self._thread, None
+    def _end(self) -> None:
+        with self._guard:
+            thread, self._thread = self._thread, None
+            if thread is not None:
                 _raise_in(ctypes.c_ulong(thread), None)  # takes back what was not raised yet

@@ -112,8 +112,7 @@ def _in_context(
         task.request_stack.push(request)
         stack.push(task)
         try:
-            with running:
-                return body(*args, **kwargs)
+            return running.run(partial(body, *args, **kwargs))
         except StopIteration as stop:
             # No future can hold it.
             raise RuntimeError("the task raised StopIteration") from stop

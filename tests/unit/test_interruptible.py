@@ -13,74 +13,74 @@ from kagura_tasks.worker.interruptible import Forsaken, Interruptible
 from tests.support.wait import until
 
 
-def in_thread(function: Callable[[], None]) -> threading.Thread:
+def in_thread(target: Callable[[], None]) -> threading.Thread:
     """A thread that runs it."""
-    thread = threading.Thread(target=function)
+    thread = threading.Thread(target=target)
     thread.start()
     return thread
 
 
 @pytest.mark.parametrize("error", [SoftTimeLimitExceeded, Forsaken])
-def test_a_block_is_interrupted(error: type[SoftTimeLimitExceeded | Forsaken]):
+def test_a_function_is_interrupted(error: type[SoftTimeLimitExceeded | Forsaken]):
     """The exception comes up in it, and can be caught like any other."""
     seen: list[object] = []
-    block, inside = Interruptible(), threading.Event()
+    function, inside = Interruptible(), threading.Event()
+
+    def work() -> None:
+        inside.set()
+        while True:
+            time.sleep(0.001)
 
     def runs() -> None:
         try:
-            with block:
-                inside.set()
-                while True:
-                    time.sleep(0.001)
+            function.run(work)
         except error as caught:
             seen.append(caught)
 
     thread = in_thread(runs)
     assert inside.wait(10)
-    block.interrupt(error)
+    function.interrupt(error)
     thread.join(10)
     assert len(seen) == 1
 
 
-def test_what_is_not_in_the_block_is_not_interrupted():
+def test_what_is_not_in_the_function_is_not_interrupted():
     """Before it and after it an interruption does nothing."""
-    block, ended, gate = Interruptible(), threading.Event(), threading.Event()
+    function, ended, gate = Interruptible(), threading.Event(), threading.Event()
     seen: list[str] = []
 
     def runs() -> None:
-        with block:
-            pass
+        function.run(lambda: None)
         ended.set()
         gate.wait(10)
         seen.append("went on")
 
-    block.interrupt(Forsaken)
+    function.interrupt(Forsaken)
     thread = in_thread(runs)
     assert ended.wait(10)
-    block.interrupt(Forsaken)
+    function.interrupt(Forsaken)
     gate.set()
     thread.join(10)
     assert seen == ["went on"]
 
 
-def test_an_interruption_at_any_moment_stays_in_its_block():
-    """Thousands of short blocks, each interrupted at some moment: the thread goes on after every one."""
+def test_an_interruption_at_any_moment_stays_in_its_function():
+    """Thousands of short functions, each interrupted at some moment: the thread goes on after every one."""
     current: list[Interruptible] = []
     ended, stopping = [0, 0], threading.Event()
 
     def runs() -> None:
         while not stopping.is_set():
-            block = Interruptible()
-            current[:] = [block]
+            function = Interruptible()
+            current[:] = [function]
             try:
-                with block:
-                    sum(range(100))
+                function.run(lambda: sum(range(100)))
             except SoftTimeLimitExceeded:
                 ended[1] += 1
             ended[0] += 1
 
     thread = in_thread(runs)
-    until(lambda: current, what="a block")
+    until(lambda: current, what="a function")
     while sum(ended) < 20_000 or not ended[1]:
         current[0].interrupt(SoftTimeLimitExceeded)
         assert thread.is_alive()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kagura_tasks.connections import REDIS_AWAY, async_client, before_closing
-from kagura_tasks.redis_types import AsyncPubSub, AsyncRedis
+from kagura_tasks.redis_types import AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,39 @@ class Listener:
         self._heard.put_nowait(heard)
 
 
+class _Wire:
+    """One connection of pub/sub, used until it breaks, and never again.
+
+    redis-py's own PubSub connects anew wherever it notices a break: here several tasks would, at the same time, and
+    connections would go missing from the pool.
+    """
+
+    def __init__(self, client: AsyncRedis) -> None:
+        """Take the client whose server it is. It stands beside the client's pool."""
+        self._connection = cast(Any, client).connection_pool.make_connection()
+
+    async def open(self, channels: Iterable[str]) -> None:
+        """Connect and subscribe."""
+        await self._connection.connect()
+        await self.send("SUBSCRIBE", *channels)
+
+    async def send(self, *words: str) -> None:
+        """Send a command; its answer is among the frames."""
+        if not self._connection.is_connected:
+            raise RedisConnectionError("the connection was closed")
+        await self._connection.send_command(*words, check_health=False)
+
+    async def frame(self, timeout_s: float) -> list[object] | None:
+        """The next thing that comes; None where nothing does in time."""
+        read = self._connection.read_response
+        found: object = await read(timeout=timeout_s, disconnect_on_error=False, push_request=True)
+        return cast("list[object]", found) if isinstance(found, list | None) else [found]
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._connection.disconnect()
+
+
 class Subscriptions:
     """The channels that this event loop listens to, over one connection that is made anew when it breaks."""
 
@@ -89,7 +122,7 @@ class Subscriptions:
         self._client = client
         self._listeners: dict[str, set[Listener]] = {}
         self._confirmations: dict[str, asyncio.Future[None]] = {}
-        self._pubsub: AsyncPubSub | None = None
+        self._wire: _Wire | None = None
         self._reader: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -118,9 +151,9 @@ class Subscriptions:
         if self._reader is None:
             # The reader subscribes to all channels when it connects, these among them.
             self._reader = asyncio.create_task(self._read_until_idle(), name="kagura-subscriptions")
-        elif self._pubsub is not None:
+        elif self._wire is not None:
             with suppress(*_BROKEN):
-                await self._pubsub.subscribe(*channels)
+                await self._wire.send("SUBSCRIBE", *channels)
 
     async def _leave(self, channels: Sequence[str], listener: Listener) -> None:
         for channel in channels:
@@ -129,52 +162,55 @@ class Subscriptions:
         for channel in unheard:
             del self._listeners[channel]
             del self._confirmations[channel]
-        if unheard and self._pubsub is not None:
+        if unheard and self._wire is not None:
             with suppress(*_BROKEN):
-                await self._pubsub.unsubscribe(*unheard)
+                await self._wire.send("UNSUBSCRIBE", *unheard)
 
     async def _read_until_idle(self) -> None:
         """Serve listeners, over one connection after the other, until there has been none for a while."""
         while True:
-            pubsub = self._client.pubsub()
+            wire = _Wire(self._client)
             try:
                 known = set(self._listeners)
-                await pubsub.subscribe(_IDLE_CHANNEL, *known)
-                self._pubsub = pubsub
+                await wire.open({_IDLE_CHANNEL, *known})
+                self._wire = wire
                 if late := self._listeners.keys() - known:
-                    await pubsub.subscribe(*late)  # they came while the connection was being made
-                await self._read(pubsub)
+                    await wire.send("SUBSCRIBE", *late)  # they came while the connection was being made
+                await self._read(wire)
                 self._reader = None
                 return
-            except REDIS_AWAY as error:
+            except _BROKEN as error:
                 if not self._listeners:
                     self._reader = None
                     return
                 log.warning("the subscription to Redis broke (%s): connecting anew", type(error).__name__)
-                self._pubsub = None
+                self._wire = None
                 self._wake_all()
                 await asyncio.sleep(_RECONNECT_S)
             finally:
-                self._pubsub = None
-                with suppress(*REDIS_AWAY):
-                    await pubsub.aclose()
+                self._wire = None
+                with suppress(*_BROKEN):
+                    await wire.close()
 
-    async def _read(self, pubsub: AsyncPubSub) -> None:
+    async def _read(self, wire: _Wire) -> None:
         """Deliver what comes. Returns when nobody has listened for a while; raises where the server is silent."""
         asked, idle_s = False, 0.0
         while idle_s < _IDLE_S:
             idle_s = 0.0 if self._listeners else idle_s
-            frame = await pubsub.get_message(timeout=_HEALTH_CHECK_S)
+            frame = await wire.frame(_HEALTH_CHECK_S)
             if frame is None and asked:
                 raise RedisConnectionError("the server does not answer")
             asked = frame is None
-            if frame is None:
-                idle_s += 0.0 if self._listeners else _HEALTH_CHECK_S
-                await pubsub.ping()
-            elif frame["type"] == "subscribe":
-                self._confirm(cast(bytes, frame["channel"]).decode())
-            elif frame["type"] == "message":
-                self._deliver(cast(bytes, frame["channel"]).decode(), cast(bytes, frame["data"]))
+            match frame:
+                case None:
+                    idle_s += 0.0 if self._listeners else _HEALTH_CHECK_S
+                    await wire.send("PING")
+                case [b"subscribe", bytes(channel), *_]:
+                    self._confirm(channel.decode())
+                case [b"message", bytes(channel), bytes(payload)]:
+                    self._deliver(channel.decode(), payload)
+                case _:
+                    pass
 
     def _confirm(self, channel: str) -> None:
         confirmed = self._confirmations.get(channel)

@@ -47,13 +47,18 @@ class LossWatch:
         self._task_id = task_id
         self._epoch: bytes | None = None
         self._search_at: float | None = None
+        self._was_away = False
+
+    def note_away(self) -> None:
+        """The broker could not be asked: when it is back, it may be without what it held."""
+        self._was_away = True
 
     async def note(self, epoch: bytes | None) -> None:
         """Take the text that the broker has now. Raises TaskLost where the task is in no queue and with no worker."""
         if epoch is None:
             epoch = await self._begin_epoch()
             self._suspect()
-        elif self._epoch is not None and epoch != self._epoch:
+        elif self._was_away if self._epoch is None else epoch != self._epoch:
             self._suspect()
         self._epoch = epoch
         if self._search_at is None or time.monotonic() < self._search_at:

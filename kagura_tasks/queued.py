@@ -180,6 +180,7 @@ class QueuedAnswer:
             if not record.is_finished:
                 await loss.note(epoch)
         except REDIS_AWAY:
+            loss.note_away()
             await asyncio.sleep(_RECONNECT_S)
             return None
         return record if record.is_finished else None

@@ -180,6 +180,7 @@ class Subscriber:
         except TaskLost:
             return [self._made(Lost)]
         except REDIS_AWAY as error:
+            loss.note_away()
             self._away = error
             await asyncio.sleep(_RECONNECT_S)
             return []

@@ -75,8 +75,39 @@ def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
             socket_connect_timeout=timeout_s,
             retry=AsyncRetry(NoBackoff(), 1, supported_errors=_DROPPED),
         )
+        pool.connection_class = _interruptible(pool.connection_class)
         client = clients[url, timeout_s] = cast(AsyncRedis, _SharingRedis.from_pool(pool))
     return client
+
+
+@lru_cache
+def _interruptible(kind: Any) -> Any:
+    """The class of connections, whose users can be cancelled at any time.
+
+    redis-py sends through `asyncio.wait_for`, which in Python 3.11 forgets a cancellation that comes when all is sent.
+    """
+
+    class Interruptible(kind):
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            """See redis-py."""
+            if not self.is_connected:
+                await self.connect_check_health(check_health=False)
+            if check_health:
+                await self.check_health()
+            try:
+                async with asyncio.timeout(self.socket_timeout):
+                    await self._send_packed_command([command] if isinstance(command, bytes) else command)
+            except TimeoutError:
+                await self.disconnect(nowait=True)
+                raise RedisTimeoutError("Timeout writing to socket") from None
+            except OSError as error:
+                await self.disconnect(nowait=True)
+                raise RedisConnectionError("Error while writing to socket") from error
+            except BaseException:
+                await self.disconnect(nowait=True)
+                raise
+
+    return Interruptible
 
 
 class _SharingRedis(_StockAsyncRedis):

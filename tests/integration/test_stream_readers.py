@@ -294,3 +294,23 @@ async def test_who_cancels_a_task_that_waits_ends_its_readers(client: LLMClient,
     await stream.acancel()
     (last,) = await asyncio.wait_for(reading, 10)
     assert isinstance(last, Cancelled)
+
+
+async def test_who_waits_for_redis_can_be_cancelled_at_any_moment(settings: Settings):
+    """No cancellation is forgotten, whatever redis-py does just then: a reader that left would read on for ever."""
+    client = async_client(settings.results, settings.redis_timeout_s)
+
+    async def ask_for_ever() -> None:
+        while True:
+            await client.get("something")
+
+    for turns in [*range(40)] * 5:
+        asking = asyncio.create_task(ask_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        ended, _ = await asyncio.wait([asking], timeout=10)
+        while not asking.done():
+            asking.cancel()
+            await asyncio.sleep(0.001)
+        assert ended, f"a cancellation was forgotten after {turns} turns of the loop"

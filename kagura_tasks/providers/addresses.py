@@ -12,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 #: Variables that say where a call goes and with which key.
 VARIABLES: Final = (
     *("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_ORGANIZATION", "OPENAI_ORG_ID"),
-    *("OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS", "HOSTED_VLLM_API_BASE", "HOSTED_VLLM_API_KEY"),
+    *("OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("USE_LITELLM_PROXY", "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", "SSL_VERIFY", "SSL_CERT_FILE"),
 )

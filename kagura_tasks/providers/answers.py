@@ -38,7 +38,7 @@ def read_plain(answer: Json, route: Route, model: str, prices: PriceList) -> Com
     return Completion(
         text=message.get("content") or "",
         model=model,
-        # LiteLLM's rule: who calls tools has stopped for them, whatever the server says of it.
+        # Who calls tools has stopped for them, whatever the server says of it: the rule of both lanes.
         finish_reason="tool_calls" if calls and _stopped(choice) else _REASONS[choice.get("finish_reason")],
         usage=prices.usage(_billed(answer, route), cast(Json, used)),
         tool_calls=tuple(calls),

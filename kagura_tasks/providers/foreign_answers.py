@@ -34,6 +34,9 @@ def _finish_reason(choice: Any, heard: Sequence[str]) -> str:
     """
     extra = cast("dict[str, object]", getattr(choice, "provider_specific_fields", None) or {})
     native = extra.get("native_finish_reason")
+    # LiteLLM's rule for most providers: who calls tools has stopped for them.
+    if choice.finish_reason == "stop" and choice.message.tool_calls:
+        return "tool_calls"
     if choice.finish_reason == "stop":
         return str(native) if native else "stop" if _said_why(heard) else ""
     return "tool_calls" if choice.finish_reason == "function_call" else str(choice.finish_reason)

@@ -36,11 +36,12 @@ from kagura_tasks.errors import (
     TransientError,
     UnknownModel,
 )
-from kagura_tasks.providers import addresses, wire
+from kagura_tasks.providers import addresses, compatible, wire
 from kagura_tasks.providers.executor import RequestsInline
 from kagura_tasks.providers.foreign_answers import completion_in, usage_in
+from kagura_tasks.providers.foreign_errors import details, retry_after_s, said, status_of
 from kagura_tasks.providers.foreign_stream import STREAMED, ForeignStream, error_in_stream
-from kagura_tasks.providers.plain import PARAMS, Route
+from kagura_tasks.providers.plain import Route
 from kagura_tasks.providers.prices import Billed
 from kagura_tasks.providers.provider import HandOver
 from kagura_tasks.providers.written import Written
@@ -54,16 +55,6 @@ _http = cast(Any, import_module("litellm.llms.custom_httpx.http_handler"))
 
 #: Seconds after `timeout_s` at which a call is given up that LiteLLM itself did not end.
 _GRACE_S: Final = 1.0
-
-#: How LiteLLM writes for whom, where it writes OpenAI's format as it is; and what it changes in tools even so.
-_PLAIN: Final = {
-    "OpenAIGPTConfig": frozenset({"cache_control", "pattern", "patternProperties"}),
-    "OpenAIUnknownModelConfig": frozenset({"cache_control", "pattern", "patternProperties"}),
-    "HostedVLLMChatConfig": frozenset({"cache_control", "additionalProperties", "strict"}),
-}
-
-#: How their names begin; a name without a provider may be OpenAI's as well.
-_DIRECT: Final = ("openai/", "hosted_vllm/")
 
 #: Settings of LiteLLM that change requests, watch them or count them: with one of them, LiteLLM makes every call.
 _OWN_WAYS: Final = (
@@ -180,7 +171,7 @@ class LiteLLMProvider:
         """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""
         if any(map(_is_set, _OWN_WAYS)):
             return None
-        return _route(model, api_base, *map(os.environ.get, addresses.VARIABLES))
+        return _route(model, api_base, *map(os.environ.get, (*addresses.VARIABLES, *compatible.VARIABLES)))
 
     def read(self, answer: Json, route: Route, request: CompletionRequest) -> Completion:
         """The completion in an answer that LiteLLM did not fetch. Raises ProviderUnavailable where there is none."""
@@ -227,7 +218,7 @@ def _is_set(name: str) -> bool:
 def _route(model: str, api_base: str | None, *_environment: str | None) -> Route | None:
     """The environment is an argument because the answer depends on it."""
     # Before LiteLLM is asked: for some other providers, asking begins with a login.
-    if "/" in model and not model.startswith(_DIRECT):
+    if not compatible.speaks(model):
         return None
     try:
         return _route_to(*litellm.get_llm_provider(model, api_base=api_base))
@@ -236,17 +227,22 @@ def _route(model: str, api_base: str | None, *_environment: str | None) -> Route
 
 
 def _route_to(name: str, provider: str, key: str | None, base: str | None) -> Route | None:
+    dialect = compatible.DIALECTS[provider]
     config = _configs.get_provider_chat_config(name, _main.LlmProviders(provider))
-    rewritten = _PLAIN.get(type(config).__name__)
-    if rewritten is None or not _is_chat_model(name, provider, base):
+    if type(config).__name__ not in dialect.writers or not _is_chat_model(name, provider, base):
         return None
-    url, headers = addresses.of_openai(key, base) if provider == "openai" else _vllm(config, name, key, base)
+    # Without a key or an address, LiteLLM says what is missing, or takes OpenAI's.
+    if dialect.runs_tools(name) or (provider != "openai" and not (key and base)):
+        return None
+    url, headers = addresses.of_openai(key, base) if dialect.by_client else _as_written(config, name, key, base)
     verify = _http.get_ssl_configuration()
     if isinstance(verify, str) or not addresses.is_reached_directly(url):
         return None
     known = frozenset(cast("list[str]", config.get_supported_openai_params(name)))
     headers = {"User-Agent": "kagura-tasks", "Accept": "application/json", **headers}
-    return Route(provider, name, url, headers, verify, known & PARAMS.keys(), rewritten, "stream_options" in known)
+    takes = known & dialect.params
+    told = "stream_options" in known
+    return Route(provider, name, url, headers, verify, takes, dialect.rewritten, told, dialect.only_text)
 
 
 def _is_chat_model(name: str, provider: str, base: str | None) -> bool:
@@ -255,10 +251,8 @@ def _is_chat_model(name: str, provider: str, base: str | None) -> bool:
     return bridge.get("mode") in (None, "chat") and "babbage-002" not in name and "davinci-002" not in name
 
 
-def _vllm(config: Any, model: str, key: str | None, base: str | None) -> tuple[str, dict[str, str]]:
-    """Address and headers of a server of one's own. There is none to be assumed."""
-    if not base:
-        raise ValueError("no address")
+def _as_written(config: Any, model: str, key: str | None, base: str | None) -> tuple[str, dict[str, str]]:
+    """Address and headers, as LiteLLM's class for the provider writes them."""
     about: dict[str, Any] = {"model": model, "optional_params": {}, "litellm_params": {}, "api_key": key}
     headers = config.validate_environment(headers={}, messages=[], api_base=base, **about)
     return config.get_complete_url(api_base=base, **about), headers
@@ -266,7 +260,7 @@ def _vllm(config: Any, model: str, key: str | None, base: str | None) -> tuple[s
 
 def translate(error: Exception, request: CompletionRequest) -> ProviderError:
     """Our error for whatever came out of LiteLLM. Its text stays behind: it may quote the prompt or a key."""
-    model, status = request.model, _status_of(error)
+    model, status = request.model, status_of(error)
     if isinstance(error, ProviderError):
         return error
     if isinstance(error, foreign.MidStreamFallbackError) and error.original_exception:
@@ -285,12 +279,12 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
 
 
 def _permanent(error: Exception, request: CompletionRequest, status: int) -> ProviderError | None:
-    if (code := wire.code_word(getattr(error, "code", None))) in wire.CODES:
+    if (code := wire.code_word(said(error).get("code"))) in wire.CODES:
         ours, text = wire.CODES[code]
         return ours(text, request.model, status)
     for theirs, ours, text in _PERMANENT:
         if isinstance(error, theirs):
-            return ours(text + _details(error, request), request.model, status)
+            return ours(text + details(error, request), request.model, status)
     return None
 
 
@@ -298,12 +292,12 @@ def _transient(error: Exception, request: CompletionRequest, status: int) -> Pro
     model = request.model
     for theirs, ours, text in _TRANSIENT:
         if isinstance(error, theirs):
-            return ours(text, model, status if _has_status(error) else 0, _retry_after_s(error))
+            return ours(text, model, status if _has_status(error) else 0, retry_after_s(error))
     if 400 <= status < 500 and status not in (408, 409, 425, 429):
-        return RequestRefused(wire.REFUSED + _details(error, request), model, status)
+        return RequestRefused(wire.REFUSED + details(error, request), model, status)
     if status:
-        return wire.transient_error(status, model, _retry_after_s(error))
-    return RequestRefused(f"LiteLLM cannot make this call ({type(error).__name__}){_details(error, request)}", model)
+        return wire.transient_error(status, model, retry_after_s(error))
+    return RequestRefused(f"LiteLLM cannot make this call ({type(error).__name__}){details(error, request)}", model)
 
 
 @cache
@@ -324,33 +318,17 @@ def _answered(error: Exception) -> bool:
     """The provider sent a status, as opposed to one that LiteLLM made up for a connection that failed."""
     if isinstance(error, (foreign.APIConnectionError, foreign.Timeout)):
         return False
-    return bool(getattr(error, "litellm_response_headers", None)) or _status_of(error) not in (0, 500)
+    return bool(getattr(error, "litellm_response_headers", None)) or status_of(error) not in (0, 500)
 
 
 def _has_status(error: Exception) -> bool:
     """The status is the provider's: LiteLLM gives one to timeouts and lost connections, too."""
-    made_up = isinstance(error, foreign.Timeout) or _status_of(error) == 500
+    made_up = isinstance(error, foreign.Timeout) or status_of(error) == 500
     return not made_up or bool(getattr(error, "litellm_response_headers", None))
 
 
 def _is_unknown_to_litellm(error: Exception) -> bool:
     return isinstance(error, foreign.BadRequestError) and "LLM Provider NOT provided" in str(error)
-
-
-def _status_of(error: Exception) -> int:
-    status = getattr(error, "status_code", 0)
-    return int(status) if isinstance(status, int | str) and str(status).isdigit() else 0
-
-
-def _retry_after_s(error: Exception) -> float:
-    """The provider's Retry-After. LiteLLM keeps it here: the headers of `error.response` are empty."""
-    headers = cast("Mapping[str, str]", getattr(error, "litellm_response_headers", None) or {})
-    return wire.retry_after_s(dict(headers))
-
-
-def _details(error: Exception, request: CompletionRequest) -> str:
-    said = {name: getattr(error, name, None) for name in ("code", "param")}
-    return wire.safe_details(said, str(error), request)
 
 
 def _read_answer(answer: Json, provider: str, model: str, request: CompletionRequest) -> Completion:
@@ -376,12 +354,7 @@ def _named(model: str) -> tuple[str, str]:
 
 def _response_in(answer: Json, provider: str, model: str) -> litellm.ModelResponse:
     """What LiteLLM would have made of the answer, with its price."""
-    response = litellm.ModelResponse(model=None if provider == "openai" else f"{provider}/{model}")
-    setattr(response, "usage", litellm.Usage())  # noqa: B010 (it is read, but not declared)
-    # LiteLLM reads what its own client hands over, and that puts fields in that are not there.
-    for choice in cast("list[Any]", answer["choices"]):
-        choice["message"].setdefault("role", "assistant")
-    _ = _read.convert_to_model_response_object(response_object=answer, model_response_object=response)
+    response = _verbatim(answer) if compatible.is_verbatim(provider) else _converted(answer, provider, model)
     price = cast(Any, litellm.response_cost_calculator)
     billed: dict[str, Any] = {
         "model": model,
@@ -392,4 +365,20 @@ def _response_in(answer: Json, provider: str, model: str) -> litellm.ModelRespon
     hidden = cast("dict[str, Any]", response._hidden_params)  # pyright: ignore[reportPrivateUsage]
     with suppress(Exception):  # a model without a price
         hidden["response_cost"] = price(response_object=response, **billed)
+    return response
+
+
+def _verbatim(answer: Json) -> litellm.ModelResponse:
+    """LiteLLM knows three of OpenAI's tiers here, and takes others for the first."""
+    tier = answer.get("service_tier")
+    return litellm.ModelResponse(**{**answer, "service_tier": tier if tier in ("default", "flex") else "auto"})
+
+
+def _converted(answer: Json, provider: str, model: str) -> litellm.ModelResponse:
+    response = litellm.ModelResponse(model=None if provider == "openai" else f"{provider}/{model}")
+    setattr(response, "usage", litellm.Usage())  # noqa: B010 (it is read, but not declared)
+    # LiteLLM reads what its own client hands over, and that puts fields in that are not there.
+    for choice in cast("list[Any]", answer["choices"]):
+        choice["message"].setdefault("role", "assistant")
+    _ = _read.convert_to_model_response_object(response_object=answer, model_response_object=response)
     return response

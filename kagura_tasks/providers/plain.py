@@ -24,6 +24,7 @@ class Route:
         params: The parameters that the model takes.
         rewritten: Words in a tool's schema that LiteLLM does something about.
         tells_usage: The provider ends a stream with its usage where it is asked to.
+        only_text: A message with parts is LiteLLM's to put together.
     """
 
     provider: str
@@ -34,6 +35,7 @@ class Route:
     params: frozenset[str]
     rewritten: frozenset[str]
     tells_usage: bool
+    only_text: bool = False
 
 
 def is_number(value: object) -> bool:
@@ -126,7 +128,7 @@ def body_of(request: CompletionRequest, route: Route) -> Json | None:
     extra = request.params.get("extra_body", {})
     if not isinstance(extra, dict) or not _fits(sampling, route) or not extra.keys().isdisjoint(_NOT_EXTRA):
         return None
-    messages = [_message(message) for message in request.messages]
+    messages = [_message(message, route) for message in request.messages]
     return None if None in messages else cast(Json, {"model": route.model, "messages": messages, **sampling, **extra})
 
 
@@ -155,9 +157,11 @@ def _fits(sampling: Json, route: Route) -> bool:
     return "tool_choice" not in sampling and "parallel_tool_calls" not in sampling
 
 
-def _message(message: Message) -> Json | None:
+def _message(message: Message, route: Route) -> Json | None:
     """The turn as LiteLLM would send it; None where that is for LiteLLM to say."""
     turn = message.to_json()
+    if route.only_text and _is_list(turn.get("content")):
+        return None
     if not turn.keys() <= _MESSAGE_FIELDS.get(message.role, set()):
         return None
     plain = _is_content(turn.get("content"), message.role)

@@ -12,6 +12,9 @@ from kagura_tasks.schemas import Json, Usage
 #: Above it a model may have another price for every token (the smallest such step in LiteLLM's map is 32,000).
 _ONE_PRICE_TOKENS: Final = 16_000
 
+#: What some call the prompt's tokens that were cheaper.
+_CACHED: Final = ("prompt_cache_hit_tokens", "cache_read_input_tokens")
+
 #: Tokens of a question about prices: enough that no digit is lost, too few for the next price.
 _PROBE_TOKENS: Final = 10_000
 
@@ -88,4 +91,7 @@ def _cached_tokens(used: Json) -> int | None:
     if any(completion.values()) or any(value for name, value in prompt.items() if name != "cached_tokens"):
         return None
     cached = prompt.get("cached_tokens") or 0
+    # Other words for the same number; where they say something else, LiteLLM decides.
+    if used.get("cache_creation_input_tokens") or any(used.get(name) not in (None, 0, cached) for name in _CACHED):
+        return None
     return cached if isinstance(cached, int) and 0 <= cached <= cast(int, used.get("prompt_tokens")) else None

@@ -148,6 +148,14 @@ def _complaint(body: object) -> dict[str, Any]:
     return cast("dict[str, Any]", said) if isinstance(said, dict) else {}
 
 
+def complaint_in(text: str) -> Mapping[str, object]:
+    """The provider's complaint where its reply is quoted in a sentence."""
+    with suppress(ValueError, RecursionError):
+        reply = cast(object, json.JSONDecoder().raw_decode(text[max(0, text.find("{")) :])[0])
+        return _complaint(cast(object, reply)) if isinstance(reply, dict) and "error" in reply else {}
+    return {}
+
+
 def _phrase(reply: Reply) -> tuple[type[PermanentError], str] | None:
     text = reply.body.decode("utf-8", "replace").lower()
     return next(((error, words) for phrase, error, words in _PHRASES if phrase in text), None)

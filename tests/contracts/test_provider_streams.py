@@ -221,14 +221,14 @@ def test_others_get_their_turn(lane: Lane):
         ("anthropic/claude-sonnet-4-5", "/anthropic"),
         ("mistral/mistral-small-latest", "/mistral/v1"),
         ("gemini/gemini-2.5-flash", "/gemini/v1beta"),
-        ("groq/openai/gpt-oss-20b", "/v1"),
+        ("xai/grok-4.3", "/v1"),
     ],
 )
 def test_other_formats_stream_through_litellm(
     lanes: dict[str, Lane], llm: LlmServer, monkeypatch: pytest.MonkeyPatch, model: str, path: str
 ):
     """And say as clearly where they were cut."""
-    for name in ("ANTHROPIC", "MISTRAL", "GEMINI", "GROQ"):
+    for name in ("ANTHROPIC", "MISTRAL", "GEMINI", "XAI"):
         monkeypatch.setenv(f"{name}_API_KEY", "sk-canary")
     llm.reply("One two three four five.")
     base = f"{llm.url}{path}"

@@ -94,4 +94,4 @@ class ChunkReader:
         self._written.finish_reason = reason
 
     def _unreadable(self) -> ProviderUnavailable:
-        return ProviderUnavailable("a part of the provider's stream cannot be read", self.model)
+        return ProviderUnavailable(wire.UNREADABLE, self.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -10,6 +11,9 @@ from kagura_tasks.errors import ProviderError, ProviderTimeout, ProviderUnavaila
 from kagura_tasks.providers import wire
 from kagura_tasks.providers.written import Written
 from kagura_tasks.schemas import CompletionRequest, Json
+
+#: What a server of OpenAI's format sends last.
+_DONE: Final = "[DONE]"
 
 #: How a stream is asked for. LiteLLM tells the usage of every provider, and asks those for it that want to be asked.
 STREAMED: Final[Json] = {"stream": True, "stream_options": {"include_usage": True}}
@@ -29,7 +33,7 @@ class ForeignStream:
         self._translate = translate
         self._about: Json = {}
         self._reason: str | None = None
-        self._gemini_ended: bool | None = None  # None: it is not Gemini
+        self._heard_end: bool | None = None  # None: the provider's own words are not heard
         self.usage: Any = None
         if hasattr(stream, "count_prompt_tokens"):
             # LiteLLM would fetch images to count them, where the provider does not tell the usage. We count ourselves.
@@ -71,29 +75,54 @@ class ForeignStream:
         The second is of the newest chunk: a reason in one that brings text as well is only there.
         """
         reason = self._stream.received_finish_reason or self._stream.intermittent_finish_reason
-        return reason if self._gemini_ended is not False else None
+        return reason if self._heard_end is not False else None
 
     def _listen(self) -> None:
-        """Hear Gemini's own words: LiteLLM puts "stop" into each of its chunks."""
+        """Hear the provider's own words, where LiteLLM reads them itself.
+
+        It puts "stop" into each of Gemini's chunks, and where a server of OpenAI's format is done, with a reason or
+        without; and it passes over what it cannot read. No longer needed once it keeps a missing reason None.
+        """
+        self._hear(getattr(self._stream, "completion_stream", None))
         call = cast(Any, getattr(self._stream, "make_call", None))
 
         async def call_and_listen(**named: Any) -> Any:
             chunks = await call(**named)
-            if hasattr(chunks, "chunk_parser"):
-                chunks.chunk_parser = self._hearing(chunks.chunk_parser)
+            self._hear(chunks)
             return chunks
 
         if call is not None:
             self._stream.make_call = call_and_listen
 
+    def _hear(self, chunks: Any) -> None:
+        if hasattr(chunks, "chunk_parser"):
+            chunks.chunk_parser = self._hearing(chunks.chunk_parser)
+        handle = getattr(chunks, "_handle_string_chunk", None)
+        # Its reader of lines, as all servers of OpenAI's format share it. Others have one of their own.
+        if getattr(handle, "__qualname__", "").startswith("BaseModelResponseIterator."):
+            chunks._handle_string_chunk = self._reading(chunks, cast(Any, handle))
+
     def _hearing(self, parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def hear(chunk: Any) -> Any:
-            if isinstance(chunk, dict) and (candidates := cast("dict[str, Any]", chunk).get("candidates")):
-                ends = any(candidate.get("finishReason") for candidate in candidates)
-                self._gemini_ended = self._gemini_ended or ends
+            self._heard_end = _ends(chunk, self._heard_end)
             return parse(chunk)
 
         return hear
+
+    def _reading(self, chunks: Any, handle: Callable[[str], Any]) -> Callable[[str], Any]:
+        """LiteLLM takes any line with [DONE] in it for the end, a text that says so as well."""
+
+        def read(str_line: str) -> Any:
+            words = str_line.removeprefix("data:").strip()
+            if not str_line.startswith("data:") or words == _DONE:
+                return handle(str_line)
+            try:
+                chunk = cast(object, json.loads(words))
+            except (ValueError, RecursionError):
+                raise ProviderUnavailable(wire.UNREADABLE, "") from None
+            return chunks.chunk_parser(chunk=chunk) if isinstance(chunk, dict) else handle(str_line)
+
+        return read
 
     def _take(self, chunk: Any, written: Written) -> None:
         self._reason = self._reason_so_far() or self._reason
@@ -109,6 +138,18 @@ class ForeignStream:
             written.add_calls((cast(Json, call.model_dump(mode="json")),))
         if text := getattr(delta, "content", None):
             written.add_text(text)
+
+
+def _ends(chunk: Any, ended: bool | None) -> bool | None:
+    """Whether the provider gave a reason for the end by now; as before where the form is not one that we know."""
+    said = cast("dict[str, Any]", chunk) if isinstance(chunk, dict) else {}
+    choices, candidates = said.get("choices"), said.get("candidates")
+    if not isinstance(choices or candidates, list):
+        return ended
+    reasons = [one.get("finish_reason") for one in choices or ()] + [
+        one.get("finishReason") for one in candidates or ()
+    ]
+    return bool(ended) or any(reasons)
 
 
 def error_in_stream(error: BaseException | None, request: CompletionRequest) -> ProviderError | None:

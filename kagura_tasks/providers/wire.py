@@ -35,6 +35,7 @@ AWAY: Final = "the provider is not available"
 NO_CONNECTION: Final = "the connection to the provider failed"
 NO_CHOICES: Final = "the provider's answer has no choices"
 CUT: Final = "the provider's stream ended before the answer did"
+UNREADABLE: Final = "a part of the provider's stream cannot be read"
 FAILED_LATER: Final = "the provider failed in the middle of its answer"
 
 #: OpenAI's code words that say more than the status beside them.

@@ -249,6 +249,27 @@ def test_a_cut_stream_is_no_answer(lanes: dict[str, Lane], model: str):
                 read(lanes[name], ANSWER[:kept], model=model)
 
 
+@pytest.mark.parametrize(
+    "events",
+    [[*ANSWER[:4], DONE], [*ANSWER[:2], b"data: {not json\n\n", *ANSWER[2:], DONE]],
+    ids=["done without a reason", "unreadable in the middle"],
+)
+def test_a_stream_with_a_hole_is_no_answer(lanes: dict[str, Lane], model: str, events: list[bytes]):
+    """A server that only says that it is done was cut, and a text without one of its parts is none."""
+    for name in BOTH:
+        with pytest.raises(errors.ProviderUnavailable):
+            read(lanes[name], events, model=model)
+
+
+def test_a_text_may_say_that_it_is_done(lanes: dict[str, Lane], model: str):
+    """The words that end a stream are text within one."""
+    for name in BOTH:
+        assert (
+            read(lanes[name], [*text_chunks("say [DONE]", " twice"), STOP, DONE], model=model).text
+            == "say [DONE] twice"
+        )
+
+
 def complaint(**fields: object) -> str:
     return json.dumps({"error": {"message": "canary words", **fields}})
 

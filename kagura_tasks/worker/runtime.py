@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
@@ -28,6 +28,8 @@ from kagura_tasks.worker.single_flight import RedisSingleFlight
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _WAS_TAKEN: Final = script("was_taken.lua", buries=True)
 
 
@@ -40,7 +42,7 @@ class Runtime:
         self._open_provider = open_provider or partial(open_providers, settings)
         self._loop = LoopThread("kagura-worker")
         self._runner: CompletionRunner | None = None
-        self._running: set[Future[Completion]] = set()
+        self._running: set[Future[Any]] = set()
         self._hands_back = False
 
     def run(self, job: Job) -> Completion:
@@ -51,12 +53,22 @@ class Runtime:
             TakenAway: The task was given to another worker meanwhile.
             Exception: What CompletionRunner.run raises.
         """
+        return self.wait_for(self.answer(job))
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns; the calling thread waits, and the work runs where all answers are made.
+
+        Raises:
+            HandedBack: The worker stops before the work is done.
+            Exception: What the work raises.
+        """
         if self._hands_back:
+            work.close()
             raise HandedBack
         wait = parking.awaiter()
         if wait is not None:
-            return wait(self._answer(job))
-        running = self._loop.submit(self._answer(job))
+            return wait(work)
+        running = self._loop.submit(work)
         self._running.add(running)
         try:
             return running.result()
@@ -75,7 +87,8 @@ class Runtime:
         """Import the provider now: in the parent, before it forks, so that children share the memory and the wait."""
         _ = self.runner
 
-    async def _answer(self, job: Job) -> Completion:
+    async def answer(self, job: Job) -> Completion:
+        """The job's answer, on the event loop of the answers. See `run` for what it raises."""
         started = time.time()
         try:
             return await self.runner.run(job)

@@ -5,7 +5,9 @@ KaguraTasksError
 ├── InvalidRequest             the request is wrong; nothing was sent
 │   ├── PromptTooLarge
 │   ├── SecretInRequest        keys live with the workers
-│   └── PromptError            a prompt template that cannot be rendered
+│   ├── PromptError            a prompt template that cannot be rendered
+│   └── RowsInvalid            rows of a file that cannot be sent
+├── OutputUnwritable           a file of answers cannot be written: the disk is full, ...
 ├── RedisUnreachable           Redis did not answer
 ├── ResultTimeout              nobody answered in time; the task may still be running
 ├── TaskCancelled
@@ -17,6 +19,9 @@ KaguraTasksError
 │   ├── StreamGap              the log was trimmed under a reader: text is missing
 │   ├── StreamLost             nobody writes it any more
 │   └── StreamRestarted        a new attempt began after text was handed out
+├── MapError                   a map as a whole; each item has an error of its own
+│   ├── MapExpired             there is no such map, or none any more
+│   └── MapFailed              more items failed than `on_error` allows
 ├── OutputInvalid              the model's answer does not fit the type that was asked for
 └── ProviderError              the model's side failed
     ├── TransientError         another try may help
@@ -85,6 +90,26 @@ class SecretInRequest(InvalidRequest):
 
 class PromptError(InvalidRequest):
     """A prompt template cannot be rendered: a name it does not know, or more text than it may make."""
+
+
+class RowsInvalid(InvalidRequest):
+    """Rows of a file cannot be sent. All rows were looked at, and none was sent."""
+
+    def __init__(self, path: str, count: int, problems: str) -> None:
+        """Take the file, how many rows are invalid, and why: a line for each of the first, without a row's text."""
+        super().__init__(path, count, problems)
+        self.path = path
+        self.count = count
+        self.log_lines = problems.splitlines()
+
+    def __str__(self) -> str:
+        """Name the file, the first problem, and the way round."""
+        first = f" ({self.log_lines[0]})" if self.log_lines else ""
+        return f"invalid rows in {self.path}: {self.count:,}{first}. None was sent: mend them, or use --skip-invalid"
+
+
+class OutputUnwritable(KaguraTasksError):
+    """A file of answers cannot be written. What is in it stays, and the map is kept. The message says why."""
 
 
 class RedisUnreachable(KaguraTasksError):
@@ -250,6 +275,46 @@ class StreamRestarted(StreamError):
         return (
             f"attempt {self.attempt} of task {self.task_id} began after text was handed out: drop that text. "
             "`LLMClient.stream` tells of it with an event instead, and goes on"
+        )
+
+
+class MapError(KaguraTasksError):
+    """Something about a map as a whole. What befell an item is that item's own error."""
+
+
+class MapExpired(MapError):
+    """There is no such map: its time is over, Redis lost it, or there never was one."""
+
+    def __init__(self, map_id: str) -> None:
+        """Take the map's id."""
+        super().__init__(map_id)
+        self.map_id = map_id
+
+    def __str__(self) -> str:
+        """Say which setting keeps maps for longer."""
+        return (
+            f"there is no map {self.map_id}: is its id, and its tenant, right? KAGURA_TASKS_MAP_TTL_S says how long one "
+            "is kept. What was answered may still be in the cache: send it again"
+        )
+
+
+class MapFailed(MapError):
+    """More items failed than `on_error` allows: no further one was started. What was answered is kept."""
+
+    def __init__(self, map_id: str, failed: int, total: int, first: str = "") -> None:
+        """Take the map's id, how many of its items failed, how many it has, and the class of the first error."""
+        super().__init__(map_id, failed, total, first)
+        self.map_id = map_id
+        self.failed = failed
+        self.total = total
+        self.first = first
+
+    def __str__(self) -> str:
+        """Say how far it came, and how to go on."""
+        first = f", the first with {self.first}" if self.first else ""
+        return (
+            f"{self.failed} of the {self.total} items of map {self.map_id} failed{first}: more than `on_error` allows. "
+            "What was answered is kept; `resume_map` goes on"
         )
 
 

@@ -20,7 +20,16 @@ READERS: Final = {
         *("redis_url", "broker_url", "result_url", "cache_url", "result_ttl_s", "redis_timeout_s"),
         *("visibility_timeout_s", "lease_renewal_s", "stream_ttl_s", "stream_log_bytes", "stream_heartbeat_s"),
     },
-    "Applications": {"default_model", "tenant", "execution", "cache_enabled", "wait_timeout_s", "max_prompt_bytes"},
+    "Applications": {
+        "default_model",
+        "tenant",
+        "execution",
+        "cache_enabled",
+        "wait_timeout_s",
+        "max_prompt_bytes",
+        "map_ttl_s",
+        "map_max_in_flight",
+    },
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),

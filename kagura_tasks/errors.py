@@ -293,8 +293,8 @@ class MapExpired(MapError):
     def __str__(self) -> str:
         """Say which setting keeps maps for longer."""
         return (
-            f"there is no map {self.map_id}: is its id, and its tenant, right? KAGURA_TASKS_MAP_TTL_S says how long one "
-            "is kept. What was answered may still be in the cache: send it again"
+            f"there is no map {self.map_id}: is its id, and its tenant, right? KAGURA_TASKS_MAP_TTL_S says how long "
+            "one is kept. What was answered may still be in the cache: send it again"
         )
 
 

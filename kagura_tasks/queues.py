@@ -21,6 +21,8 @@ class TaskName:
     """The tasks' names. Plain strings, no Enum: Celery takes anything with a `.name` for a task object."""
 
     COMPLETE: Final = "kagura.complete"
+    MAP_ITEM: Final = "kagura.map_item"
+    REDUCE_MAP: Final = "kagura.reduce_map"
 
 
 def all_queues() -> list[Queue]:
@@ -29,5 +31,10 @@ def all_queues() -> list[Queue]:
 
 
 def queue_for(request: CompletionRequest) -> str:
-    """Where the request waits: batch work in a queue of its own, so that it is never in front of a person."""
-    return LLM_BATCH if request.priority is Priority.BATCH else LLM
+    """Where the request waits."""
+    return queue_of(request.priority)
+
+
+def queue_of(priority: Priority) -> str:
+    """Where such requests wait: batch work in a queue of its own, so that it is never in front of a person."""
+    return LLM_BATCH if priority is Priority.BATCH else LLM

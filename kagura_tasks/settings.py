@@ -76,6 +76,8 @@ class Settings(BaseSettings):
         stream_heartbeat_s: Seconds of silence after which a worker says that it lives.
         stream_coalesce_ms: Milliseconds for which pieces of text are collected into one event; the first goes at once.
         stream_coalesce_bytes: So much text is sent without waiting for more.
+        map_ttl_s: Seconds after its last change for which a map can be read and resumed.
+        map_max_in_flight: Items of a map that are in queues and with workers at a time, where the caller does not say.
         max_retries: Further tries after a transient failure.
         retry_base_s: Longest wait before the first further try; it doubles with each one.
         retry_cap_s: Longest wait between two tries that the provider did not ask for.
@@ -121,6 +123,8 @@ class Settings(BaseSettings):
     stream_heartbeat_s: float = Field(default=15.0, ge=0.1)
     stream_coalesce_ms: float = Field(default=20.0, ge=0)
     stream_coalesce_bytes: int = Field(default=4096, gt=0, le=16_384)
+    map_ttl_s: int = Field(default=259_200, ge=60)
+    map_max_in_flight: int = Field(default=256, gt=0, le=10_000)
     max_retries: int = Field(default=5, ge=0)
     retry_base_s: float = Field(default=0.5, gt=0)
     retry_cap_s: float = Field(default=30.0, gt=0)

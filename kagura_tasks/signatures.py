@@ -6,8 +6,9 @@ from celery import Celery
 from celery.canvas import Signature
 
 from kagura_tasks.app import REDACTED
-from kagura_tasks.queues import TaskName, queue_for
-from kagura_tasks.schemas import CompletionRequest
+from kagura_tasks.maps.names import MapName
+from kagura_tasks.queues import TaskName, queue_for, queue_of
+from kagura_tasks.schemas import CompletionRequest, Priority
 
 
 def complete(
@@ -26,6 +27,18 @@ def complete(
         kwargs={"looked_up": looked_up, **({"stream": True} if stream else {})},
         queue=queue_for(request),
         priority=int(request.priority),
+        argsrepr=REDACTED,
+        kwargsrepr=REDACTED,
+    )
+
+
+def map_item(app: Celery, name: MapName, priority: Priority) -> Signature[dict[str, object]]:
+    """The message that asks a worker for one item of a map. Which one, its task's id says; its prompt is in the map."""
+    return app.signature(
+        TaskName.MAP_ITEM,
+        args=[name.tenant, name.map_id],
+        queue=queue_of(priority),
+        priority=int(priority),
         argsrepr=REDACTED,
         kwargsrepr=REDACTED,
     )

@@ -1,0 +1,60 @@
+-- Functions for scripts that change a map. Joined in front of them.
+-- `map` is the key of the map's hash; names.py lists what stands behind it. Keys are derived from it, and the list to send
+-- to is read from it: kombu's transport knows no Redis Cluster, where that would not do.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function touch(map)
+  local ttl_s = redis.call('HGET', map, 'ttl_s')
+  for _, part in ipairs({'', ':items', ':ids', ':outcomes', ':ended', ':flying', ':again', ':pace'}) do
+    redis.call('EXPIRE', map .. part, ttl_s)
+  end
+end
+
+-- The number of the next item to send; nil where there is none.
+local function next_index(map, total)
+  local index = redis.call('LPOP', map .. ':again')
+  if index then return index end
+  index = redis.call('HINCRBY', map, 'next', 1) - 1
+  if index < total then return index end
+  redis.call('HSET', map, 'next', total)
+end
+
+local function is_open(map, index)
+  return redis.call('HEXISTS', map .. ':outcomes', index) == 0 and redis.call('SISMEMBER', map .. ':flying', index) == 0
+end
+
+-- Nothing is left to do: whoever waits is told, and the task that reduces the answers is sent, once.
+local function finish(map, now)
+  redis.call('HSET', map, 'ended_ms', now)
+  local list, message = unpack(redis.call('HMGET', map, 'then_list', 'then_message'))
+  if message and redis.call('HSETNX', map, 'then_sent', 1) == 1 then redis.call('LPUSH', list, message) end
+end
+
+-- Send as many items as the window has room for.
+local function advance(map, now)
+  local state, total, window, list, message = unpack(redis.call('HMGET', map, 'state', 'total', 'window', 'list', 'message'))
+  local flying = redis.call('SCARD', map .. ':flying')
+  local id = string.match(map, '[^:]+$')
+  local is_empty = false
+  while state == 'running' and flying < tonumber(window) do
+    local index = next_index(map, tonumber(total))
+    if not index then
+      is_empty = true
+      break
+    end
+    if is_open(map, index) then
+      local task = id .. '.' .. index
+      local tag = task .. '.' .. redis.call('HINCRBY', map, 'sent', 1)
+      redis.call('LPUSH', list, (string.gsub(string.gsub(message, '@ITEM@', task), '@TAG@', tag)))
+      redis.call('SADD', map .. ':flying', index)
+      flying = flying + 1
+    end
+  end
+  if flying > 0 then return end
+  if is_empty then redis.call('HSET', map, 'state', 'done') end
+  if is_empty or state == 'failed' then finish(map, now) end
+end

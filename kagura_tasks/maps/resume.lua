@@ -1,0 +1,37 @@
+-- Go on with a map that was stopped or broken. Joined behind advance.lua.
+-- KEYS: map   ARGV: '1' to send what failed once more or '', the window or '' for the one it has, then the numbers of items that
+-- were sent, and whose messages are in no queue and with no worker
+-- Returns its state; '' where there is no such map.
+local map = KEYS[1]
+local state = redis.call('HGET', map, 'state')
+if not state then return '' end
+if state == 'uploading' then return state end
+if ARGV[2] ~= '' then redis.call('HSET', map, 'window', ARGV[2]) end
+for i = 3, #ARGV do
+  if redis.call('SREM', map .. ':flying', ARGV[i]) == 1 then redis.call('RPUSH', map .. ':again', ARGV[i]) end
+end
+if ARGV[1] ~= '' then
+  -- The list keeps its length, so that readers keep their place: an entry without a number is passed over.
+  local ended = redis.call('LRANGE', map .. ':ended', 0, -1)
+  redis.call('DEL', map .. ':ended')
+  for i, index in ipairs(ended) do
+    -- What has no request any more has an answer.
+    if index ~= '' and redis.call('HEXISTS', map .. ':items', index) == 1 then
+      redis.call('HDEL', map .. ':outcomes', index)
+      redis.call('RPUSH', map .. ':again', index)
+      redis.call('HINCRBY', map, 'failed', -1)
+      ended[i] = ''
+    end
+    redis.call('RPUSH', map .. ':ended', ended[i])
+  end
+end
+local is_behind = redis.call('LLEN', map .. ':again') > 0
+if state ~= 'done' or is_behind then
+  redis.call('HSET', map, 'state', 'running')
+  redis.call('HDEL', map, 'ended_ms')
+  redis.call('DEL', map .. ':pace')
+  advance(map, now_ms())
+end
+touch(map)
+redis.call('PUBLISH', map, '')
+return redis.call('HGET', map, 'state')

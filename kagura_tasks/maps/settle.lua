@@ -1,0 +1,45 @@
+-- Keep an item's outcome, and send the next item. Joined behind advance.lua.
+-- KEYS: map, the mark of a taken message, counters
+-- ARGV: the item's number, 'done', 'failed' or 'cancelled', its outcome, '1' where it cost nothing or '', then the tokens of
+--       the prompt and of the answer, and the cost (USD; '' unknown) of the call behind it
+-- Returns 1, or 0 where nothing was kept: the message was given to another worker, the item has an outcome, or the map is gone.
+local map, index, kind = KEYS[1], ARGV[1], ARGV[2]
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('HINCRBY', KEYS[3], 'results_refused', 1)
+  redis.call('EXPIRE', KEYS[3], 2592000)
+  return 0
+end
+local state = redis.call('HGET', map, 'state')
+if not state then return 0 end
+local now = now_ms()
+local was_flying = redis.call('SREM', map .. ':flying', index) == 1
+local kept = 0
+if kind == 'cancelled' and state == 'cancelled' then
+  -- The whole map was: where it is resumed, so is this item.
+  if was_flying then redis.call('RPUSH', map .. ':again', index) end
+elseif redis.call('HSETNX', map .. ':outcomes', index, ARGV[3]) == 1 then
+  kept = 1
+  redis.call('RPUSH', map .. ':ended', index)
+  redis.call('LPUSH', map .. ':pace', now)
+  redis.call('LTRIM', map .. ':pace', 0, 255)
+  if kind == 'done' then
+    redis.call('HDEL', map .. ':items', index)
+    redis.call('HINCRBY', map, 'done', 1)
+  else
+    local most = tonumber(redis.call('HGET', map, 'max_failed'))
+    if redis.call('HINCRBY', map, 'failed', 1) > most and most >= 0 and state == 'running' then
+      redis.call('HSET', map, 'state', 'failed')
+    end
+  end
+  if ARGV[4] ~= '' then
+    redis.call('HINCRBY', map, 'cached', 1)
+  else
+    redis.call('HINCRBY', map, 'prompt_tokens', ARGV[5])
+    redis.call('HINCRBY', map, 'completion_tokens', ARGV[6])
+    if ARGV[7] ~= '' then redis.call('HINCRBYFLOAT', map, 'cost_usd', ARGV[7]) end
+  end
+end
+advance(map, now)
+touch(map)
+redis.call('PUBLISH', map, index)
+return kept

@@ -1,0 +1,187 @@
+"""A map in Redis, from the side of whoever asks for it: opened, filled, started, read, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, cast
+from uuid import uuid4
+
+from kagura_tasks import task_store
+from kagura_tasks.connections import async_client
+from kagura_tasks.errors import MapExpired
+from kagura_tasks.lua import LuaScript
+from kagura_tasks.maps.messages import ListedMessage
+from kagura_tasks.maps.names import MapName
+from kagura_tasks.redis_types import Argument, AsyncRedis
+from kagura_tasks.settings import Settings
+
+_HERE: Final = __package__ or ""
+
+_BEGIN: Final = LuaScript.load(_HERE, "begin.lua")
+_ADD: Final = LuaScript.load(_HERE, "add.lua")
+_START: Final = LuaScript.load(_HERE, "advance.lua", "start.lua")
+_STOP: Final = LuaScript.load(_HERE, "advance.lua", "stop.lua")
+_RESUME: Final = LuaScript.load(_HERE, "advance.lua", "resume.lua")
+_PAGE: Final = LuaScript.load(_HERE, "page.lua")
+_ORDERED: Final = LuaScript.load(_HERE, "ordered.lua")
+_PROGRESS: Final = LuaScript.load(_HERE, "progress.lua")
+
+#: Seconds for which a map is kept whose items are still being added, after the latest.
+_UPLOAD_TTL_S: Final = 3600
+
+#: Outcomes in one page, and bytes of them after which it is full.
+_PAGE_ITEMS: Final = 200
+_PAGE_BYTES: Final = 1_000_000
+
+
+class StoredItem(NamedTuple):
+    """An item as it is kept: its request as JSON, and the caller's name for it, or ""."""
+
+    request: str
+    custom_id: str
+
+
+class StoredOutcome(NamedTuple):
+    """How an item ended: its place in the order read, its number, what `outcomes.answer_in` reads, and its name or ""."""
+
+    cursor: int
+    number: int
+    outcome: bytes
+    custom_id: str
+
+
+class Page(NamedTuple):
+    """Some outcomes, and how the map stood when they were read.
+
+    Attributes:
+        state: running, paused, cancelled, failed or done.
+        total: Items of the map.
+        in_flight: Those with workers or in queues.
+        cursor: The place behind which the next page begins.
+        outcomes: The outcomes.
+    """
+
+    state: str
+    total: int
+    in_flight: int
+    cursor: int
+    outcomes: list[StoredOutcome]
+
+
+@dataclass(frozen=True)
+class MapTerms:
+    """How a map is worked on.
+
+    Attributes:
+        total: Items.
+        window: Items in flight at a time.
+        max_failed: More failures than these stop the map; -1: none do.
+        item: The message of any item.
+        then: The message of the task that is sent when all have ended; None: there is none.
+        ttl_s: Seconds for which the map is kept after its last change.
+        about: What the caller wants to find again with the map.
+    """
+
+    total: int
+    window: int
+    max_failed: int
+    item: ListedMessage
+    then: ListedMessage | None
+    ttl_s: int
+    about: dict[str, str]
+
+    def fields(self) -> list[Argument]:
+        """The map's fields and their values in turn."""
+        then = ("then_list", self.then.list_key, "then_message", self.then.text) if self.then else ()
+        return [
+            *("total", self.total, "window", self.window, "max_failed", self.max_failed, "next", 0),
+            *("list", self.item.list_key, "message", self.item.text, *then),
+            *("ttl_s", self.ttl_s, "about", json.dumps(self.about)),
+        ]
+
+
+class MapStore:
+    """One map. Every method raises redis-py's errors where Redis is away."""
+
+    def __init__(self, settings: Settings, name: MapName) -> None:
+        """Take where the broker is, and which map this is. Connects to nothing yet."""
+        self._settings = settings
+        self.name = name
+        self._token = uuid4().hex
+
+    async def begin(self) -> str:
+        """Open the map for its items; the state that it had, "" where it is new (again)."""
+        return await self._state(_BEGIN, [self._token, _UPLOAD_TTL_S])
+
+    async def add(self, first_index: int, items: Sequence[StoredItem]) -> bool:
+        """Add items behind those before; False where somebody else has begun anew. At most 500."""
+        parts = [part for item in items for part in item]
+        return bool(await self._run(_ADD, [self._token, _UPLOAD_TTL_S, first_index, *parts]))
+
+    async def start(self, terms: MapTerms) -> bool:
+        """Send the first items; False where somebody else has begun anew."""
+        return bool(await self._run(_START, [self._token, *terms.fields()]))
+
+    async def drop(self) -> None:
+        """Forget a map that was not started."""
+        _ = await self._run(_BEGIN, [self._token, 1])
+
+    async def page(self, cursor: int) -> Page:
+        """Outcomes in order of completion, behind those that were read. Raises MapExpired."""
+        return self._read(await self._run(_PAGE, [cursor, _PAGE_ITEMS, _PAGE_BYTES]))
+
+    async def ordered_page(self, first_index: int) -> Page:
+        """Outcomes in the order of the items, up to the first that is missing. Raises MapExpired."""
+        return self._read(await self._run(_ORDERED, [first_index, _PAGE_ITEMS, _PAGE_BYTES]))
+
+    async def fields(self) -> tuple[dict[str, str], int, float]:
+        """All fields of the map, how many items are in flight, and how many end a second. Raises MapExpired."""
+        found = cast("list[Any]", await self._run(_PROGRESS, []))
+        if not found:
+            raise MapExpired(self.name.map_id)
+        flat, in_flight, ends, since_ms = found
+        texts = [one.decode() for one in flat]
+        rate = (ends - 1) * 1000 / max(since_ms, 1) if ends > 1 else 0.0
+        return dict(zip(texts[::2], texts[1::2], strict=True)), in_flight, rate
+
+    async def stop(self, state: Literal["paused", "cancelled"]) -> None:
+        """Send no further item; `cancelled`: end the calls that run, too."""
+        flying = cast("list[bytes]", await self._run(_STOP, [state]))
+        if state == "cancelled":
+            await self._end_calls(self.name.task_id(int(index)) for index in flying)
+
+    async def resume(self, *, retry_failed: bool, window: int | None, lost: Iterable[int]) -> str:
+        """Go on; the state then, "" where there is no such map. `lost`: items whose messages are gone."""
+        return await self._state(_RESUME, ["1" if retry_failed else "", window or "", *lost])
+
+    async def in_flight(self) -> set[int]:
+        """The numbers of the items that were sent, and have not ended."""
+        found = await self._client.smembers(f"{self.name.key}:flying")
+        return {int(index) for index in found}
+
+    async def _end_calls(self, task_ids: Iterable[str]) -> None:
+        client = async_client(self._settings.results, self._settings.redis_timeout_s)
+        async with client.pipeline(transaction=False) as pipeline:
+            for task_id in task_ids:
+                pipeline.publish(task_store.CANCELLED, task_id)
+            await pipeline.execute()
+
+    def _read(self, answer: object) -> Page:
+        state, *rest = cast("list[Any]", answer)
+        if not rest:
+            raise MapExpired(self.name.map_id)
+        total, in_flight, cursor, *found = rest
+        outcomes = [StoredOutcome(at, number, outcome, name.decode()) for at, number, outcome, name in found]
+        return Page(state.decode(), total, in_flight, cursor, outcomes)
+
+    async def _state(self, script: LuaScript, args: list[Argument]) -> str:
+        return cast(bytes, await self._run(script, args)).decode()
+
+    async def _run(self, script: LuaScript, args: list[Argument]) -> object:
+        return await script.arun(self._client, [self.name.key], args)
+
+    @property
+    def _client(self) -> AsyncRedis:
+        return async_client(self._settings.broker, self._settings.redis_timeout_s)

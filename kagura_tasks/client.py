@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from celery import Celery
@@ -13,7 +14,9 @@ from kombu.utils.uuid import uuid
 from kagura_tasks.app import create_app, settings_of
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import close_async_clients
-from kagura_tasks.requests import Prompt, build_request
+from kagura_tasks.groups import LLMGroupResult
+from kagura_tasks.mapping import MapOrder, Maps, OnError, Promptlike, planned_items, prompts_of
+from kagura_tasks.requests import Prompt, build_request, priority_of
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Priority
 from kagura_tasks.settings import Settings, load_settings
@@ -32,6 +35,7 @@ class Executor(Protocol):
     """Whoever makes the calls that the cache cannot answer, and keeps their answers."""
 
     cache: LLMCache
+    maps: Maps
 
     def __init__(self, settings: Settings, app: Celery) -> None:
         """Take the settings, and the Celery app to send through."""
@@ -200,6 +204,83 @@ class LLMClient:
             InvalidRequest: A task's id or a number that cannot be one. All else is raised by the first read.
         """
         return self._executor.result(task_id, tenant).stream(after)
+
+    def map(
+        self,
+        prompts: Iterable[Promptlike] | None = None,
+        *,
+        template: str | None = None,
+        rows: Iterable[object] | None = None,
+        id: str | None = None,
+        max_in_flight: int | None = None,
+        on_error: OnError = "collect",
+        priority: Priority | str | int = Priority.BATCH,
+        about: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> LLMGroupResult:
+        """Answer many prompts, so many at a time. Returns once all are in Redis, and the first ones on their way.
+
+        What is equal to another, or remembered, costs one call or none. Nothing is paid for before all items were
+        read and checked; they are read once, and not kept here.
+
+        Args:
+            prompts: Texts, chat turns, requests, or each of these with a name (MapItem). Or give the next two.
+            template: Jinja2. The fields of a row are its variables; the row itself is `item`.
+            rows: What the template is filled with.
+            id: The map's name; default: a new one. A map of this name that exists is continued: only what is missing is
+                paid for, and the prompts are not read.
+            max_in_flight: Items in queues and with workers at a time; default: `KAGURA_TASKS_MAP_MAX_IN_FLIGHT`.
+            on_error: What a failed item does: "collect" (nothing to the others), "fail" (no further one is started), or
+                the part of all items that may fail before no further one is started: 0.05.
+            priority: See `request`. The default waits behind all that people wait for.
+            about: Small texts to find again with the map (LLMGroupResult.about).
+            options: See `request`; they count for all items but those that are requests.
+
+        Raises:
+            ItemInvalid: An item cannot be right. Nothing was sent.
+            InvalidRequest: The map cannot be right, or is being added to by somebody else. Nothing was sent.
+            RedisUnreachable: Not all could be sent; nothing was paid for.
+        """
+        tenant = options.pop("tenant", None) or self.settings.tenant
+        order = MapOrder(id or uuid(), tenant, priority_of(priority), max_in_flight, on_error, dict(about or {}))
+        ask = partial(self.request, **options, tenant=tenant, priority=order.priority)
+        limit_bytes = self.settings.max_prompt_bytes
+        return self._executor.maps.start(order, planned_items(ask, prompts_of(prompts, template, rows, limit_bytes)))
+
+    async def amap(self, prompts: Iterable[Promptlike] | None = None, **options: Any) -> LLMGroupResult:
+        """The same, without blocking the event loop: the items are read in a thread."""
+        return await asyncio.to_thread(partial(self.map, prompts, **options))
+
+    def group(self, map_id: str, *, tenant: str | None = None) -> LLMGroupResult:
+        """The handle of a map by its id, perhaps one that another process started."""
+        return self._executor.maps.group(map_id, tenant or self.settings.tenant)
+
+    def resume_map(
+        self,
+        map_id: str,
+        *,
+        tenant: str | None = None,
+        retry_failed: bool = False,
+        max_in_flight: int | None = None,
+    ) -> LLMGroupResult:
+        """Go on with a map that was paused, cancelled, stopped by failures, or broken. Pays for what is missing.
+
+        Args:
+            map_id: `LLMGroupResult.id`.
+            tenant: Whose data it is; default: the client's.
+            retry_failed: What failed is tried again.
+            max_in_flight: Items at a time from now on; default: as before.
+
+        Raises:
+            MapExpired: There is no such map, or none any more.
+            RedisUnreachable: Redis did not answer.
+        """
+        tenant = tenant or self.settings.tenant
+        return self._executor.maps.resume(map_id, tenant, retry_failed=retry_failed, window=max_in_flight)
+
+    async def aresume_map(self, map_id: str, **options: Any) -> LLMGroupResult:
+        """The same, without blocking the event loop."""
+        return await asyncio.to_thread(partial(self.resume_map, map_id, **options))
 
     def result(self, task_id: str) -> LLMResult:
         """The handle of a task by its id, perhaps one that another process sent."""

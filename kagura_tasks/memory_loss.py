@@ -107,6 +107,11 @@ class _Look:
         return await asyncio.shield(self._ids)
 
 
+async def ids_of_all_tasks(settings: Settings) -> frozenset[str]:
+    """The ids of all tasks in queues and with workers, now. Raises redis-py's errors where the broker is away."""
+    return await _ids_of_all(async_client(settings.broker, settings.redis_timeout_s))
+
+
 async def _ids_of_all(client: AsyncRedis) -> frozenset[str]:
     """The ids of all tasks in queues and with workers. Read twice: a message may move while we look."""
     found: set[str] = set()

@@ -19,6 +19,7 @@ from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import CANNOT_WRITE_NOW, REDIS_AWAY, async_client, redis_errors, sync_client
 from kagura_tasks.errors import RedisUnreachable, ResultTimeout
 from kagura_tasks.memory_loss import LossWatch
+from kagura_tasks.queued_maps import QueueMaps
 from kagura_tasks.redis_types import SyncRedis
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest
@@ -53,6 +54,7 @@ class QueueExecutor:
         self._settings = settings
         self._app = app
         self.cache = LLMCache.from_settings(settings)
+        self.maps = QueueMaps(settings, app)
 
     def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Enqueue. Raises RedisUnreachable."""

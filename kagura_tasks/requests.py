@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
@@ -27,6 +27,10 @@ _NOT_YOURS: Final = {
     "caching": "use use_cache",
     "cache": "use use_cache",
 }
+
+
+#: Options that are no parameter of a model's.
+_OURS: Final = frozenset({"model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"})
 
 
 def build_request(
@@ -56,7 +60,7 @@ def build_request(
         "cache_ttl_s": cache_ttl,
         "tags": tuple(tags),
         "timeout_s": timeout_s,
-        "priority": _priority(priority),
+        "priority": priority_of(priority),
     }
     try:
         request = CompletionRequest.model_validate(fields)
@@ -64,6 +68,13 @@ def build_request(
         raise InvalidRequest(problems_of(error)) from None
     _check_size(request, settings.max_prompt_bytes)
     return request
+
+
+def request_of(settings: Settings, prompt: Prompt, options: Mapping[str, object]) -> CompletionRequest:
+    """The request for options as `LLMClient.request` takes them. Raises what build_request raises."""
+    ours = {name: value for name, value in options.items() if name in _OURS}
+    params = {name: value for name, value in options.items() if name not in _OURS}
+    return build_request(settings, prompt, params=params, **cast("dict[str, Any]", ours))
 
 
 def _turns(prompt: Prompt) -> list[object]:
@@ -74,7 +85,8 @@ def _turns(prompt: Prompt) -> list[object]:
     return list(prompt)
 
 
-def _priority(priority: Priority | str | int) -> Priority:
+def priority_of(priority: Priority | str | int) -> Priority:
+    """The priority of this name or number. Raises InvalidRequest."""
     try:
         return Priority[priority.upper()] if isinstance(priority, str) else Priority(priority)
     except (KeyError, ValueError):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from celery import states
 from celery.backends.redis import RedisBackend
@@ -14,11 +14,14 @@ from celery.exceptions import BackendStoreError
 from kagura_tasks import delivery_keys, parking
 from kagura_tasks.app import result_url
 from kagura_tasks.connections import CANNOT_WRITE_NOW
+from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import SyncRedis
-from kagura_tasks.result_writer import STORE, ResultWriter, StoredResult, result_writer
+from kagura_tasks.result_writer import ResultWriter, Write, result_writer
 from kagura_tasks.settings import RedisUrl
 
 _StockBackend: Any = RedisBackend
+
+STORE: Final = LuaScript.load(__package__ or "", "bury.lua", "store_result.lua")
 
 
 class ResultBackend(_StockBackend):
@@ -48,8 +51,8 @@ class ResultBackend(_StockBackend):
         if len(record) > self._MAX_STR_VALUE_SIZE:
             raise _too_large(state, task_id)
         ttl_s = self.failure_expires if state == states.FAILURE else self.expires
-        keys = [_text(self.get_key_for_task(task_id)), delivery_keys.taken_key(_tag_of(request) or task_id)]
-        stored = StoredResult((*keys, delivery_keys.COUNTS), record, int(ttl_s or 0))
+        keys = [_text(self.get_key_for_task(task_id)), delivery_keys.taken_key(tag_of(request) or task_id)]
+        stored = Write(STORE, (*keys, delivery_keys.COUNTS), (record, int(ttl_s or 0)))
         wait = parking.awaiter()
         if wait is None:
             self.ensure(self._run_store, (stored,))
@@ -62,15 +65,15 @@ class ResultBackend(_StockBackend):
         """Who writes for all tasks of the running event loop."""
         return result_writer(RedisUrl(result_url(self.app)), float(self.app.conf.redis_socket_timeout or 15.0))
 
-    def _run_store(self, stored: StoredResult) -> None:
-        STORE.run(cast(SyncRedis, self.client), list(stored.keys), [stored.record, stored.ttl_s])
+    def _run_store(self, stored: Write) -> None:
+        stored.script.run(cast(SyncRedis, self.client), list(stored.keys), list(stored.args))
 
 
 def _too_large(state: str, task_id: str) -> Exception:
     return cast(Any, BackendStoreError)("value too large for Redis backend", state=state, task_id=task_id)
 
 
-def _tag_of(request: Any) -> str:
+def tag_of(request: Any) -> str:
     """The delivery tag of the message that this worker runs; "" where there is none."""
     properties = getattr(request, "properties", None)
     tag = cast("dict[str, object]", properties).get("delivery_tag") if isinstance(properties, dict) else None

@@ -11,12 +11,10 @@ from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
 from kagura_tasks.lua import LuaScript
-from kagura_tasks.redis_types import AsyncRedis
+from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
 log = logging.getLogger(__name__)
-
-STORE: Final = LuaScript.load(__package__ or "", "bury.lua", "store_result.lua")
 
 #: Seconds between two tries while Redis is away, and how many there are: a minute and a half in all.
 _RETRY_S: Final = 0.5
@@ -26,12 +24,12 @@ _MOST_TRIES: Final = 180
 _MOST_AT_ONCE: Final = 200
 
 
-class StoredResult(NamedTuple):
-    """What `store_result.lua` takes: its keys, the record, and its TTL (s; 0 for none)."""
+class Write(NamedTuple):
+    """A script that keeps a result, with its keys and arguments. Run twice, it does no more than once."""
 
+    script: LuaScript
     keys: tuple[str, ...]
-    record: str
-    ttl_s: int
+    args: tuple[Argument, ...]
 
 
 class ResultWriter:
@@ -40,10 +38,10 @@ class ResultWriter:
     def __init__(self, client: AsyncRedis) -> None:
         """Take the event loop's client."""
         self._client = client
-        self._waiting: list[tuple[StoredResult, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Write, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def store(self, result: StoredResult) -> None:
+    async def store(self, result: Write) -> None:
         """Return when it is stored, or was refused. Redis is waited for while it is away, or full; not for ever."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((result, stored))
@@ -61,7 +59,7 @@ class ResultWriter:
             for (_, stored), outcome in zip(some, outcomes, strict=True):
                 _settle(stored, outcome)
 
-    async def _send(self, results: list[StoredResult]) -> list[object]:
+    async def _send(self, results: list[Write]) -> list[object]:
         """What the server said to each; tried again while it is away, or full. Stored twice, a result is the same."""
         tries = 0
         while True:
@@ -75,20 +73,21 @@ class ResultWriter:
                     raise
                 await asyncio.sleep(_RETRY_S)
 
-    async def _send_once(self, results: list[StoredResult]) -> list[object]:
+    async def _send_once(self, results: list[Write]) -> list[object]:
         outcomes = await self._pipelined(results)
         if any(isinstance(outcome, NoScriptError) for outcome in outcomes):
-            await self._client.script_load(STORE.text)
+            for script in {result.script for result in results}:
+                await self._client.script_load(script.text)
             outcomes = await self._pipelined(results)
         for outcome in outcomes:
             if isinstance(outcome, OutOfMemoryError):
                 raise outcome
         return outcomes
 
-    async def _pipelined(self, results: list[StoredResult]) -> list[object]:
+    async def _pipelined(self, results: list[Write]) -> list[object]:
         async with self._client.pipeline(transaction=False) as pipeline:
-            for keys, record, ttl_s in results:
-                pipeline.evalsha(STORE.sha, len(keys), *keys, record, ttl_s)
+            for script, keys, args in results:
+                pipeline.evalsha(script.sha, len(keys), *keys, *args)
             return await pipeline.execute(raise_on_error=False)
 
 

@@ -44,7 +44,7 @@ class StoredItem(NamedTuple):
 
 
 class StoredOutcome(NamedTuple):
-    """How an item ended: its place in the order read, its number, what `outcomes.answer_in` reads, and its name or ""."""
+    """How an item ended: its place in the order read, its number, what `answer_in` reads, and its name or ""."""
 
     cursor: int
     number: int

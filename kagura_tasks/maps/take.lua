@@ -5,7 +5,6 @@ local map, index = KEYS[1], ARGV[1]
 local state = redis.call('HGET', map, 'state')
 if not state then return '' end
 if state == 'running' and redis.call('HEXISTS', map .. ':outcomes', index) == 0 then
-  redis.call('SADD', map .. ':flying', index)
   touch(map)
   return redis.call('HGET', map .. ':items', index) or ''
 end

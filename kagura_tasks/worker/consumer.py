@@ -149,12 +149,17 @@ class Obituary:
             return
         request = _context({**headers, **_embedded(message), "properties": {}})
         try:
-            self._app.backend.mark_as_failure(task_id, TaskPoisoned(task_id, deaths), request=request)
+            self._backend_of(headers).mark_as_failure(task_id, TaskPoisoned(task_id, deaths), request=request)
         except REDIS_AWAY:
             raise
         except Exception:
             # A callback that cannot be sent must not keep the message in the fleet.
             log.exception("task %s could not be recorded as failed", task_id)
+
+    def _backend_of(self, headers: Message) -> Any:
+        """A task may have a result backend of its own."""
+        task = self._app.tasks.get(str(headers.get("task")))
+        return self._app.backend if task is None else task.backend
 
 
 class MarkElsewhere:

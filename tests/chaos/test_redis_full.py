@@ -16,7 +16,8 @@ from kagura_tasks.app import create_app
 from kagura_tasks.connections import async_client, sync_client
 from kagura_tasks.delivery_keys import LEASES
 from kagura_tasks.embedded_redis import EmbeddedRedis
-from kagura_tasks.result_writer import ResultWriter, StoredResult
+from kagura_tasks.result_backend import STORE
+from kagura_tasks.result_writer import ResultWriter, Write
 from kagura_tasks.task_store import record_key
 from kagura_tasks.worker.deliveries import FETCH, Deliveries
 from tests.support.wait import until
@@ -56,7 +57,7 @@ async def test_results_of_an_event_loop_wait_for_room(server: EmbeddedRedis, cli
     """On the asyncio pool, too; the loop goes on."""
     writer = ResultWriter(async_client(server.url, 5.0))
     await asyncio.to_thread(client.config_set, "maxmemory", 1)
-    storing = asyncio.create_task(writer.store(StoredResult(("result", "mark", "counts"), "{}", 60)))
+    storing = asyncio.create_task(writer.store(Write(STORE, ("result", "mark", "counts"), ("{}", 60))))
     await asyncio.to_thread(until, lambda: refused(client) >= 2, what="a second try")
     assert not storing.done()
     await asyncio.to_thread(client.config_set, "maxmemory", 0)

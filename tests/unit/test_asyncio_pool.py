@@ -14,7 +14,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kagura_tasks.connections import async_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.errors import ConfigurationError
-from kagura_tasks.result_writer import ResultWriter, StoredResult, result_writer
+from kagura_tasks.result_backend import STORE
+from kagura_tasks.result_writer import ResultWriter, Write, result_writer
 from kagura_tasks.settings import RedisUrl
 from kagura_tasks.worker.coroutine_tasks import refuse_coroutines
 from kagura_tasks.worker.greenlets import Abandoned, GreenletCoroutine, SoftLimit, current_job
@@ -207,9 +208,9 @@ def test_coroutine_tasks_are_refused_with_the_pools_name():
     assert three() == 3
 
 
-def stored(number: int) -> StoredResult:
+def stored(number: int) -> Write:
     """A result of a task."""
-    return StoredResult((f"result-{number}", f"taken-{number}", "counts"), f'{{"n": {number}}}', 60)
+    return Write(STORE, (f"result-{number}", f"taken-{number}", "counts"), (f'{{"n": {number}}}', 60))
 
 
 class Counting:

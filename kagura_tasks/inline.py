@@ -12,6 +12,7 @@ from celery import Celery, states
 
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.errors import ResultTimeout, TaskCancelled, TaskFailed
+from kagura_tasks.inline_maps import InlineMaps
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.results import LLMResult
@@ -44,6 +45,7 @@ class InlineExecutor:
         self._opening = asyncio.Lock()
         self._calls: dict[str, Future[Completion]] = {}
         self._streams = _InlineStreams(StreamTerms.from_settings(settings))
+        self.maps = InlineMaps(self._run, _CALLS, settings.map_max_in_flight)
 
     def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Start the call."""

@@ -1,0 +1,224 @@
+"""Maps in this process: no Redis, no worker. What is known of one is gone with the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
+
+from kagura_tasks.errors import KaguraTasksError, MapExpired, MapFailed, TaskCancelled, TaskFailed
+from kagura_tasks.groups import Answer, LLMGroupResult, MapOutcome, MapProgress
+from kagura_tasks.loops import LoopThread
+from kagura_tasks.mapping import MapOrder, PlannedItem
+from kagura_tasks.maps.names import MapName
+from kagura_tasks.schemas import Completion
+from kagura_tasks.worker.job import Job
+
+T = TypeVar("T")
+
+#: Answers a request, on the loop of the calls.
+Answerer = Callable[[Job], Awaitable[Completion]]
+
+#: How long the pace is measured: by so many of the latest ends.
+_PACE: Final = 256
+
+
+class InlineMaps:
+    """Starts maps of this process, and finds them for as long as they run, or somebody has their handle."""
+
+    def __init__(self, answer: Answerer, calls: LoopThread, window: int) -> None:
+        """Take what answers a request, the event loop where it does, and the items at a time where nobody says."""
+        self._answer = answer
+        self._calls = calls
+        self._window = window
+        self._maps: WeakValueDictionary[MapName, InlineMap] = WeakValueDictionary()
+
+    def start(self, order: MapOrder, items: Iterable[PlannedItem]) -> LLMGroupResult:
+        """See Maps."""
+        name = MapName(order.tenant, order.map_id)
+        if name in self._maps:
+            return self.resume(order.map_id, order.tenant, retry_failed=False, window=order.window)
+        self._maps[name] = started = InlineMap(name, order, list(items), self._answer, self._calls)
+        self._calls.run(started.resume(retry_failed=False, window=order.window or self._window))
+        return LLMGroupResult(order.map_id, started)
+
+    def group(self, map_id: str, tenant: str) -> LLMGroupResult:
+        """See Maps."""
+        return LLMGroupResult(map_id, self._find(map_id, tenant))
+
+    def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
+        """See Maps."""
+        found = self._find(map_id, tenant)
+        self._calls.run(found.resume(retry_failed=retry_failed, window=window))
+        return LLMGroupResult(map_id, found)
+
+    def _find(self, map_id: str, tenant: str) -> InlineMap:
+        found = self._maps.get(MapName(tenant, map_id))
+        if found is None:
+            raise MapExpired(map_id)
+        return found
+
+
+class InlineMap:
+    """The items of a map of this process, and how they ended. It lives on the loop of the calls. See GroupSource."""
+
+    def __init__(
+        self, name: MapName, order: MapOrder, items: list[PlannedItem], answer: Answerer, calls: LoopThread
+    ) -> None:
+        """Take what is asked for. Starts nothing yet."""
+        self._name = name
+        self._about = order.about
+        self._max_failed = order.max_failed(len(items))
+        self._items = items
+        self._answer = answer
+        self._calls = calls
+        self._state = "paused"
+        self._window = 1
+        self._open: Iterator[int] = iter(())
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._outcomes: dict[int, MapOutcome] = {}
+        self._failed = 0
+        self._ended: list[int | None] = []
+        self._ended_at: list[float] = []
+        self._news = asyncio.Condition()
+
+    async def resume(self, *, retry_failed: bool, window: int | None) -> None:
+        """Work on all that has no outcome; with `retry_failed`, on what failed as well."""
+        self._window = window or self._window
+        if retry_failed:
+            self._forget_failures()
+        self._open = iter([i for i in range(len(self._items)) if i not in self._outcomes and i not in self._running])
+        self._state = "running"
+        await self._advance()
+
+    def outcomes(self, after: int) -> AsyncGenerator[list[MapOutcome]]:
+        """See GroupSource."""
+        return self._follow(self._page, after)
+
+    def ordered(self, after: int) -> AsyncGenerator[list[MapOutcome]]:
+        """See GroupSource."""
+        return self._follow(self._ordered_page, after)
+
+    async def total(self) -> int:
+        """See GroupSource."""
+        return len(self._items)
+
+    async def progress(self) -> MapProgress:
+        """See GroupSource."""
+        return await self._there(self._progress())
+
+    async def about(self) -> dict[str, str]:
+        """See GroupSource."""
+        return dict(self._about)
+
+    async def pause(self) -> None:
+        """See GroupSource."""
+        await self._there(self._stop("paused"))
+
+    async def cancel(self) -> None:
+        """See GroupSource."""
+        await self._there(self._stop("cancelled"))
+
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns, on the loop of the calls."""
+        return await asyncio.wrap_future(self._calls.submit(work))
+
+    async def _follow(self, page: Callable[[int], list[MapOutcome]], cursor: int) -> AsyncGenerator[list[MapOutcome]]:
+        while outcomes := await self._there(self._next(page, cursor)):
+            cursor = outcomes[-1].cursor
+            yield outcomes
+
+    async def _next(self, page: Callable[[int], list[MapOutcome]], cursor: int) -> list[MapOutcome]:
+        """Outcomes behind the cursor, once there are some; none when the map is over. Raises what ended it early."""
+        async with self._news:
+            while not (outcomes := page(cursor)):
+                if self._state == "done":
+                    return []
+                if self._state == "cancelled":
+                    raise TaskCancelled(self._name.map_id)
+                if self._state == "failed":
+                    raise self._failure()
+                await self._news.wait()
+            return outcomes
+
+    def _page(self, cursor: int) -> list[MapOutcome]:
+        ended = enumerate(self._ended[cursor:], cursor + 1)
+        return [self._at(index, at) for at, index in ended if index is not None]
+
+    def _ordered_page(self, cursor: int) -> list[MapOutcome]:
+        page: list[MapOutcome] = []
+        while (index := cursor + len(page)) in self._outcomes:
+            page.append(self._at(index, index + 1))
+        return page
+
+    def _at(self, index: int, cursor: int) -> MapOutcome:
+        outcome = self._outcomes[index]
+        return MapOutcome(index, outcome.custom_id, outcome.completion, outcome.error, cursor)
+
+    async def _advance(self) -> None:
+        """Start as many items as there is room for, and tell those who follow."""
+        while self._state == "running" and len(self._running) < self._window:
+            index = next(self._open, None)
+            if index is None:
+                self._state = "running" if self._running else "done"
+                break
+            self._running[index] = asyncio.create_task(self._work(index), name="kagura-map-item")
+        async with self._news:
+            self._news.notify_all()
+
+    async def _work(self, index: int) -> None:
+        request, custom_id = self._items[index]
+        answer: Answer
+        try:
+            answer = await self._answer(Job(request, self._name.task_id(index)))
+        except KaguraTasksError as error:
+            answer = error
+        except asyncio.CancelledError:
+            del self._running[index]
+            raise
+        except Exception as error:  # noqa: BLE001 (a defect of one item is no reason to lose the others)
+            answer = TaskFailed(type(error).__name__)
+        del self._running[index]
+        self._outcomes[index] = MapOutcome.of(index, custom_id, answer, 0)
+        self._failed += isinstance(answer, KaguraTasksError)
+        self._ended.append(index)
+        self._ended_at = [*self._ended_at[1 - _PACE :], asyncio.get_running_loop().time()]
+        if self._max_failed >= 0 and self._failed > self._max_failed and self._state == "running":
+            self._state = "failed"
+        await self._advance()
+
+    async def _stop(self, state: str) -> None:
+        if self._state not in ("done", "cancelled"):
+            self._state = state
+        if state == "cancelled":
+            for task in list(self._running.values()):
+                task.cancel()
+        await self._advance()
+
+    def _forget_failures(self) -> None:
+        for at, index in enumerate(self._ended):
+            if index is not None and self._outcomes[index].error is not None:
+                del self._outcomes[index]
+                self._ended[at] = None
+        self._failed = 0
+
+    def _failure(self) -> MapFailed:
+        return MapFailed(self._name.map_id, self._failed, len(self._items))
+
+    async def _progress(self) -> MapProgress:
+        answers = [one.completion for one in self._outcomes.values() if one.completion is not None]
+        paid = [answer.usage for answer in answers if not answer.cached]
+        since_s = asyncio.get_running_loop().time() - self._ended_at[0] if self._ended_at else 0.0
+        return MapProgress(
+            self._state,
+            total=len(self._items),
+            done=len(answers),
+            failed=self._failed,
+            cached=len(answers) - len(paid),
+            in_flight=len(self._running),
+            prompt_tokens=sum(usage.prompt_tokens for usage in paid),
+            completion_tokens=sum(usage.completion_tokens for usage in paid),
+            cost_usd=sum(usage.cost_usd or 0.0 for usage in paid),
+            rate_per_s=(len(self._ended_at) - 1) / since_s if since_s and len(self._ended_at) > 1 else 0.0,
+        )

@@ -10,6 +10,7 @@ from kagura_tasks.cli.cache import cache
 from kagura_tasks.cli.dead import dead
 from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
+from kagura_tasks.cli.map import map_app
 from kagura_tasks.cli.run import run
 from kagura_tasks.cli.tail import tail
 from kagura_tasks.cli.up import up
@@ -29,6 +30,7 @@ app.command()(up)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(run)
 app.command()(tail)
+app.add_typer(map_app, name="map")
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
 app.command()(doctor)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+#: Words of LLMClient.request that no model has.
+_OF_OURS: Final = {"prompt", "model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"}
 
 
 class ProfileName(StrEnum):
@@ -23,3 +27,21 @@ FlowerPort = Annotated[
 ]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def parameters(given: list[str] | None) -> dict[str, object]:
+    """What --param says, each time it was given. Wrong usage where one is no NAME=JSON."""
+    return dict(_parameter(text) for text in given or ())
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} is not NAME=JSON", param_hint="--param")
+    if name in _OF_OURS:
+        raise typer.BadParameter(f"{name} is no parameter of a model's", param_hint="--param")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        hint = f"""the value of {name} is no JSON (a text wants quotes: --param '{name}="..."')"""
+        raise typer.BadParameter(hint, param_hint="--param") from None

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from typer.main import get_command
 
 from kagura_tasks.cli.app import app
+from kagura_tasks.cli.map.default_command import DEFAULT
 
 _PROGRAM: Final = "kagura-tasks"
 
@@ -38,7 +39,9 @@ def markdown() -> str:
 def _leaves(words: str, command: Any) -> Iterator[tuple[str, Any]]:
     """Each command that does something, with all the words that call it."""
     for name, child in command.commands.items():
-        if hasattr(child, "commands"):
+        if name == DEFAULT:
+            yield words, child
+        elif hasattr(child, "commands"):
             yield from _leaves(f"{words} {name}", child)
         else:
             yield f"{words} {name}", child

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kagura_tasks.cli.interrupts import ctrl_c_waits
-from kagura_tasks.cli.options import AsJson
+from kagura_tasks.cli.options import AsJson, parameters
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError
 
 if TYPE_CHECKING:
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.client import LLMClient
     from kagura_tasks.schemas import Completion, CompletionRequest
-
-#: Words of LLMClient.request that no model has.
-_OF_OURS: Final = {"prompt", "model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"}
 
 
 def run(
@@ -49,7 +45,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Send a prompt to the workers and print the answer."""
-    params = dict(_parameter(text) for text in param or ())
+    params = parameters(param)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": _text_of(prompt)})
 
@@ -130,16 +126,3 @@ def _text_of(prompt: str) -> str:
     except UnicodeError:
         raise InvalidRequest("the prompt is not UTF-8") from None
     return text
-
-
-def _parameter(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise typer.BadParameter(f"{text!r} is not NAME=JSON", param_hint="--param")
-    if name in _OF_OURS:
-        raise typer.BadParameter(f"{name} is no parameter of a model's", param_hint="--param")
-    try:
-        return name, json.loads(value)
-    except (ValueError, RecursionError):
-        hint = f"""the value of {name} is no JSON (a text wants quotes: --param '{name}="..."')"""
-        raise typer.BadParameter(hint, param_hint="--param") from None

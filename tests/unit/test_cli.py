@@ -32,6 +32,7 @@ from workers.profiles import PROFILES
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("demo", "up", "worker", "run", "cache", "cache stats", "cache invalidate"),
+    *("map", "map resume", "map status", "map pause", "map cancel"),
     *("dead", "dead list", "dead show", "dead retry", "dead drop", "doctor", "version"),
 ]
 
@@ -74,6 +75,14 @@ def test_the_reference_is_up_to_date():
         ["demo", "--model", "openai/gpt-4o-mini", "--scripted"],
         ["dead", "list", "--limit", "0"],
         ["dead", "show"],
+        ["map"],
+        ["map", "in.jsonl"],
+        ["map", "resume"],
+        ["map", "in.jsonl", "out.jsonl", "--resume", "--overwrite"],
+        ["map", "in.jsonl", "out.jsonl", "--retry-failed"],
+        ["map", "in.jsonl", "out.jsonl", "--on-error", "never"],
+        ["map", "in.jsonl", "out.jsonl", "--param", "temperature"],
+        ["map", "in.jsonl", "out.jsonl", "--max-in-flight", "0"],
         ["nonsense"],
     ],
 )
@@ -99,6 +108,40 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]):
 def test_one_of_several_workers_has_a_name_of_its_own(arguments: list[str], name: str):
     """The given name with a number; what is left out is as in Celery."""
     assert numbered(hostname_in(arguments), 2) == name
+
+
+def test_a_group_of_commands_has_one_without_a_word():
+    """What begins with none of the words is a file, or an option; a file of that name is called by its folder."""
+    shown = CliRunner().invoke(app, ["map", "--help"], prog_name="kagura-tasks", env={"COLUMNS": "120"})
+    assert "kagura-tasks map [OPTIONS]" in shown.output
+    assert "map resume ID" in shown.output
+    for arguments in (["./resume"], ["IN OUT"], ["--template", "{{ x }}", "in.jsonl"]):
+        refused = CliRunner().invoke(app, ["map", *arguments])
+        assert "OUT.jsonl" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["map", ""], {"resume", "status", "pause", "cancel"}),
+        (["map", "re"], {"resume"}),
+        (["map", "--dr"], {"--dry-run"}),
+        (["map", "in.jsonl", "out.jsonl", "--over"], {"--overwrite"}),
+        (["map", "resume", "--retry"], {"--retry-failed"}),
+    ],
+)
+def test_the_shell_completes_words_and_options_of_a_map(typed: list[str], offered: set[str]):
+    """In both of its forms; a file's name is left to the shell."""
+    completing = {
+        "_KAGURA_TASKS_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["kagura-tasks", *typed]),
+        "COMP_CWORD": str(len(typed)),
+    }
+    program = "from kagura_tasks.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **completing}, capture_output=True, text=True
+    )
+    assert set(done.stdout.split()) == offered
 
 
 def test_profiles_are_those_of_the_workers():

@@ -1,0 +1,206 @@
+"""`kagura-tasks map`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from kagura_tasks.cli.map.default_command import DEFAULT, DefaultCommand, GroupWithDefault
+from kagura_tasks.cli.options import AsJson, parameters
+from kagura_tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from kagura_tasks.batch_files.output import Existing
+    from kagura_tasks.client import LLMClient
+
+map_app: Final = typer.Typer(cls=GroupWithDefault, help="Answer the prompts of a file.")
+
+MapId = Annotated[str, typer.Argument(metavar="ID", help="The map's id.")]
+Tenant = Annotated[str | None, typer.Option(show_default="KAGURA_TASKS_TENANT", help="Whose data this is.")]
+MaxInFlight = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=10_000,
+        show_default="KAGURA_TASKS_MAP_MAX_IN_FLIGHT",
+        help="Rows in queues and with workers at a time.",
+    ),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try rows that failed again.")]
+
+_OTHERS: Final = "See also: kagura-tasks map resume ID, map status ID, map pause ID, map cancel ID."
+
+
+@map_app.command(DEFAULT, cls=DefaultCommand, hidden=True, epilog=_OTHERS)
+def send_file(
+    source: Annotated[str, typer.Argument(metavar="IN.jsonl", help="The rows; - reads them from standard input.")],
+    output: Annotated[str, typer.Argument(metavar="OUT.jsonl", help="Where the answers go.")],
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="Jinja2 that makes a prompt of a row's fields; @FILE reads it from there."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(show_default="each row's, or KAGURA_TASKS_DEFAULT_MODEL", help="LiteLLM's name, for all rows."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A system message, for rows that have none.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=JSON", help="A parameter of all calls, such as temperature=0.2. Repeatable."),
+    ] = None,
+    max_in_flight: MaxInFlight = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, metavar="USD", help="Start no further row once so much was spent.")
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="What a failed row does: collect (nothing to the others), fail (no further one is started), or the "
+            "part of all rows that may fail, such as 0.05.",
+        ),
+    ] = "collect",
+    tenant: Tenant = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Call the model, whatever is remembered.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with OUT: only rows that are not in it are sent.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: rows that failed are sent again, too.")
+    ] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave rows out that cannot be sent.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all rows and estimate their price. Nothing is sent.")
+    ] = False,
+    map_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="ID", show_default="a new one", help="The map's id; a map that exists is continued."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send each row of a JSONL file to the workers, and write each answer to another file as it comes.
+
+    A row is an object with `prompt` or `messages`, and perhaps `model`, `params` and `custom_id`; or a request of
+    OpenAI's Batch API, whose answers are then written in that form, too; or, with --template, any object. All rows are
+    checked before any of them is paid for.
+
+    Ctrl-C pauses: what was answered is kept, and the command that goes on is printed. The exit code is 0 when all rows
+    have an answer, 3 when all have ended and some failed, and 1 when it ended early.
+    """
+    existing = _existing(resume, overwrite, retry_failed)
+    params = parameters(param)
+
+    from kagura_tasks.cli.map.sending import Wish, send
+    from kagura_tasks.cli.screen import Screen
+
+    budget_term = {} if budget is None else {"budget_usd": budget}
+    terms = {"max_in_flight": max_in_flight, "on_error": _on_error(on_error), "tenant": tenant, **budget_term}
+    rows = {"model": model, "system": system, "params": params, "tenant": tenant, "use_cache": not no_cache}
+    wish = Wish(source, output, template, existing, skip_invalid, map_id, terms, rows)
+    screen = Screen(as_json)
+    if dry_run:
+        from kagura_tasks.cli.map.dry_run import dry_run as estimate
+        from kagura_tasks.settings import load_settings
+
+        estimate(load_settings(), wish, screen)
+        return
+    raise typer.Exit(send(_client(), wish, screen))
+
+
+@map_app.command("resume")
+def resume_map(
+    map_id: MapId,
+    tenant: Tenant = None,
+    retry_failed: RetryFailed = False,
+    max_in_flight: MaxInFlight = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a map that was paused, cancelled, stopped or left, and write what its output lacks.
+
+    Only what is missing is paid for. Exit codes are those of `kagura-tasks map`.
+    """
+    from kagura_tasks.cli.map.resuming import resume
+    from kagura_tasks.cli.screen import Screen
+
+    client = _client(by_id=True)
+    raise typer.Exit(resume(client, map_id, tenant, Screen(as_json), retry_failed=retry_failed, window=max_in_flight))
+
+
+@map_app.command()
+def status(map_id: MapId, tenant: Tenant = None, as_json: AsJson = False) -> None:
+    """Print how far a map is."""
+    from kagura_tasks.cli.map.progress import in_words
+    from kagura_tasks.cli.screen import Screen
+
+    group = _client(by_id=True).group(map_id, tenant=tenant)
+    progress = group.progress()
+    about = group.about()
+    screen = Screen(as_json)
+    screen.document({"id": map_id, **vars(progress), "eta_s": progress.eta_s, "about": about})
+    screen.say(f"{progress.state}: {in_words(progress)}")
+    if "output" in about:
+        screen.say(f"{about.get('input', '')} -> {about['output']}")
+
+
+@map_app.command()
+def pause(map_id: MapId, tenant: Tenant = None) -> None:
+    """Start no further row of a map. Those in flight end, and are kept."""
+    _stop(map_id, tenant, "pause")
+
+
+@map_app.command()
+def cancel(map_id: MapId, tenant: Tenant = None) -> None:
+    """Start no further row of a map, and end the calls that run. What was answered is kept."""
+    _stop(map_id, tenant, "cancel")
+
+
+def _stop(map_id: str, tenant: str | None, how: str) -> None:
+    from kagura_tasks.cli.map.job import resume_command
+    from kagura_tasks.cli.screen import Screen
+
+    group = _client(by_id=True).group(map_id, tenant=tenant)
+    _ = group.progress()  # raises where there is no such map
+    group.pause() if how == "pause" else group.cancel()
+    Screen().note(f"to go on: {resume_command(map_id, tenant)}")
+
+
+def _client(*, by_id: bool = False) -> LLMClient:
+    """A client that looks up now and then while nothing comes, once Redis answers."""
+    from kagura_tasks.cli.map.following import LOOK_UP_S
+    from kagura_tasks.cli.preflight import require_redis
+    from kagura_tasks.client import LLMClient
+    from kagura_tasks.settings import load_settings
+
+    settings = load_settings()
+    if settings.execution == "queue":
+        require_redis(settings.broker, settings.results, settings.cache)
+    elif by_id:
+        raise InvalidRequest(
+            "an inline map (KAGURA_TASKS_EXECUTION) ends with its process: map IN OUT --resume goes on"
+        )
+    return LLMClient(settings.override(wait_timeout_s=min(LOOK_UP_S, settings.wait_timeout_s)))
+
+
+def _existing(resume: bool, overwrite: bool, retry_failed: bool) -> Existing:
+    if resume and overwrite:
+        raise typer.BadParameter("either --resume or --overwrite", param_hint="--overwrite")
+    if retry_failed and not resume:
+        raise typer.BadParameter("only with --resume", param_hint="--retry-failed")
+    if overwrite:
+        return "overwrite"
+    return ("retry" if retry_failed else "resume") if resume else "refuse"
+
+
+def _on_error(text: str) -> str | float:
+    if text in ("collect", "fail"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is none of collect, fail, 0.05", param_hint="--on-error") from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError, Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from celery import Celery, states
 
 from kagura_tasks.cache.llm_cache import LLMCache
+from kagura_tasks.connections import close_async_clients
 from kagura_tasks.errors import ResultTimeout, TaskCancelled, TaskFailed
 from kagura_tasks.inline_maps import InlineMaps
 from kagura_tasks.loops import LoopThread
@@ -31,6 +33,9 @@ from kagura_tasks.worker.single_flight import LocalSingleFlight
 
 #: Where all inline calls of this process run, whichever client made them.
 _CALLS: Final = LoopThread("kagura-inline")
+
+#: Seconds that a process which ends gives its connections to providers to be closed.
+_CLOSING_S: Final = 1.0
 
 
 class InlineExecutor:
@@ -195,6 +200,14 @@ class InlineAnswer:
             problem = "no such call is running in this process, and inline calls leave no record"
             raise TaskFailed("UnknownTask", problem)
         return self._running
+
+
+@atexit.register
+def _close_connections() -> None:
+    """Close them while there is an interpreter to do it: aiohttp complains of those that it finds open later."""
+    if _CALLS.is_started:
+        with suppress(TimeoutError):
+            _CALLS.submit(close_async_clients()).result(_CLOSING_S)
 
 
 async def _next_of(batches: AsyncGenerator[list[Event]]) -> list[Event] | None:

@@ -35,6 +35,11 @@ class LoopThread:
                 self._loop = loop  # only now: a start that Ctrl-C interrupts is made anew by the next call
             return self._loop
 
+    @property
+    def is_started(self) -> bool:
+        """Somebody has used it in this process."""
+        return self._loop is not None
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start the coroutine; the future belongs to the calling thread's world."""
         try:

@@ -47,6 +47,13 @@ def test_inline_needs_neither_redis_nor_worker(openai_is_the_stub: StubServer, p
         slow.get(timeout_s=30)
 
 
+def test_an_inline_program_ends_in_silence(openai_is_the_stub: StubServer):
+    """Its connections to the provider are closed before the interpreter is: nobody complains of them."""
+    code = "import kagura_tasks; print(kagura_tasks.LLMClient(execution='inline').complete('Hello.').finish_reason)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.stderr) == ("stop", "")
+
+
 async def test_call_llm_is_the_rfcs_function(
     worker: Worker, llm: LlmServer, redis_url: str, monkeypatch: pytest.MonkeyPatch, prompt: str
 ):

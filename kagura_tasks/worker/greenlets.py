@@ -47,7 +47,7 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
 
     def __init__(self, function: Callable[[], None]) -> None:
         """Take the function. It starts with the first step, on the event loop's thread."""
-        self._function = function
+        self._function: Callable[[], None] | None = function
         self._greenlet: _JobGreenlet | None = None
         self._hub: greenlet | None = None
         self.interruption: BaseException | None = None
@@ -68,8 +68,10 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
         return left_s if self.is_in_body else max(left_s, _AGAIN_S)
 
     def run(self) -> None:
-        """What the greenlet does."""
-        self._function()
+        """What the greenlet does, once. What that holds goes with it, and is not left to the garbage collector."""
+        function, self._function = self._function, None
+        if function is not None:
+            function()
 
     def send(self, value: Any, /) -> Any:
         """See Coroutine: run until there is something to wait for."""
@@ -145,10 +147,15 @@ class _JobGreenlet(greenlet):
 
     def __init__(self, job: GreenletCoroutine) -> None:
         super().__init__(self._main)
-        self.job = job
+        self.job: GreenletCoroutine | None = job
 
     def _main(self, *_: Any) -> None:
-        self.job.run()
+        job = cast(GreenletCoroutine, self.job)
+        try:
+            job.run()
+        finally:
+            # The job knows its greenlet as well.
+            self.job = None
 
 
 def current_job() -> GreenletCoroutine | None:

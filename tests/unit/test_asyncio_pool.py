@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
+from collections.abc import Generator
 from concurrent.futures import CancelledError
 from typing import Any, cast
 
@@ -20,6 +23,7 @@ from kagura_tasks.settings import RedisUrl
 from kagura_tasks.worker.coroutine_tasks import refuse_coroutines
 from kagura_tasks.worker.greenlets import Abandoned, GreenletCoroutine, SoftLimit, current_job
 from kagura_tasks.worker.plain_threads import PlainThreads
+from kagura_tasks.worker.pool import collect_less_often
 from tests.support.wait import until
 
 
@@ -76,6 +80,41 @@ async def test_jobs_do_not_mix():
 
     await asyncio.gather(*(run(makes(number)) for number in range(100)))
     assert not wrong
+
+
+@pytest.fixture
+def collector() -> Generator[None]:
+    """The garbage collector, switched off meanwhile, is afterwards as it was."""
+    threshold = gc.get_threshold()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.set_threshold(*threshold)
+
+
+async def test_a_job_leaves_nothing_to_the_garbage_collector(collector: None):
+    """What it held is gone with it: a thousand of them a second would keep the collector busy."""
+
+    class Holder:
+        def __init__(self) -> None:
+            self.job = GreenletCoroutine(self.runs)
+
+        def runs(self) -> None:
+            job().wait(asyncio.sleep(0))
+
+    holder = Holder()
+    held = weakref.ref(holder)
+    await asyncio.get_running_loop().create_task(holder.job)
+    del holder
+    assert held() is None
+
+
+@pytest.mark.parametrize(("before", "after"), [(700, 40_000), (50_000, 50_000), (0, 0)])
+def test_the_garbage_collector_waits_for_more_than_the_tasks_in_flight(collector: None, before: int, after: int):
+    """A threshold that somebody chose is not lowered, and a collector that is switched off stays so."""
+    gc.set_threshold(before, 10, 10)
+    collect_less_often(100)
+    assert gc.get_threshold() == (after, 10, 10)
 
 
 async def test_an_error_of_the_function_is_the_tasks():

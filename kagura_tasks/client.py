@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any
 
 from celery import Celery
-from celery.utils.imports import symbol_by_name
 from kombu.utils.uuid import uuid
 
 from kagura_tasks.app import create_app, settings_of
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import close_async_clients
-from kagura_tasks.groups import LLMGroupResult
-from kagura_tasks.mapping import MapOrder, Maps, OnError, Promptlike, planned_items, prompts_of
+from kagura_tasks.executors import open_executor
+from kagura_tasks.groups import LLMGroupResult, MapReduceResult
+from kagura_tasks.mapping import MapOrder, OnError, Promptlike, made_of, planned_items, prompts_of
 from kagura_tasks.requests import Prompt, build_request, priority_of
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Priority
 from kagura_tasks.settings import Settings, load_settings
+from kagura_tasks.signatures import plan_of
 from kagura_tasks.sources import WAITING, AnswerSource, Remembered, RememberedHere, Sent
 from kagura_tasks.streams import LLMStream
-
-#: Who makes the calls, by the setting `execution`. Named, not imported: what makes them in this process stands
-#: above both wings, and brings LiteLLM along.
-_EXECUTORS: Final = {
-    "queue": "kagura_tasks.queued:QueueExecutor",
-    "inline": "kagura_tasks.inline:InlineExecutor",
-}
-
-
-class Executor(Protocol):
-    """Whoever makes the calls that the cache cannot answer, and keeps their answers."""
-
-    cache: LLMCache
-    maps: Maps
-
-    def __init__(self, settings: Settings, app: Celery) -> None:
-        """Take the settings, and the Celery app to send through."""
-        ...
-
-    def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
-        """Start the call. `looked_up`: its own cache was asked, and the miss counted."""
-        ...
-
-    async def asubmit(
-        self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False
-    ) -> LLMResult:
-        """The same, without blocking the event loop."""
-        ...
-
-    def keep_stream(self, request: CompletionRequest, task_id: str, completion: Completion) -> None:
-        """Let a remembered answer be resumed like any other, by whoever has its id."""
-        ...
-
-    def result(self, task_id: str, tenant: str | None = None) -> LLMResult:
-        """The handle of a call that was started before."""
-        ...
 
 
 class LLMClient:
@@ -99,7 +64,6 @@ class LLMClient:
         """
         given = {"redis_url": redis_url, "default_model": model, "tenant": tenant, "execution": execution}
         self.settings = _settings_for(app, settings).override(**given)
-        open_executor = cast("type[Executor]", symbol_by_name(_EXECUTORS[self.settings.execution]))
         self.app = app or create_app(self.settings, self.settings.redis_timeout_s)
         self._executor = open_executor(self.settings, self.app)
         self._own_cache = cache
@@ -250,6 +214,55 @@ class LLMClient:
     async def amap(self, prompts: Iterable[Promptlike] | None = None, **options: Any) -> LLMGroupResult:
         """The same, without blocking the event loop: the items are read in a thread."""
         return await asyncio.to_thread(partial(self.map, prompts, **options))
+
+    def map_reduce(
+        self,
+        items: Iterable[Any],
+        *,
+        map: str | Callable[[Any], Promptlike],
+        reduce: str,
+        reduce_options: Mapping[str, Any] | None = None,
+        context_tokens: int | None = None,
+        id: str | None = None,
+        max_in_flight: int | None = None,
+        on_error: OnError = "collect",
+        priority: Priority | str | int = Priority.BATCH,
+        about: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> MapReduceResult:
+        """Answer many prompts, and make one answer of their answers. All of it happens on workers.
+
+        The answers are reduced once, whatever failed; where they are too much for the model, in groups first.
+
+        Args:
+            items: What each prompt is made of.
+            map: The prompt of an item: a template (see `map`), or a function that makes a prompt of an item.
+            reduce: The prompt over all answers, a template: `parts` (their texts, in order), `failed` (the errors'
+                types of what failed, as a list of `{"type": ...}`) and `count` (how many there were in all).
+            reduce_options: Options of the reduction, where they differ: `{"model": "openai/gpt-4o"}`.
+            context_tokens: Tokens that the reduction's model takes, prompt and answer together; default: what LiteLLM
+                knows of it.
+            id: See `map`, as all others.
+
+        Raises:
+            PromptError: A template is none, or uses a name that it is not given.
+            InvalidRequest: As `map`. Nothing was sent.
+            RedisUnreachable: Not all could be sent; nothing was paid for.
+        """
+        tenant = options.pop("tenant", None) or self.settings.tenant
+        step, limit = priority_of(priority), self.settings.max_prompt_bytes
+        same: dict[str, Any] = {"tenant": tenant, "priority": step}
+        request = self.request("?", **{**options, **(reduce_options or {}), **same})
+        plan = plan_of(request, template=reduce, context_tokens=context_tokens, max_prompt_bytes=limit)
+        order = MapOrder(id or uuid(), tenant, step, max_in_flight, on_error, dict(about or {}), plan)
+        ask = partial(self.request, **{**options, **same})
+        prompts = prompts_of(None, map, items, limit) if isinstance(map, str) else made_of(items, map)
+        parts = self._executor.maps.start(order, planned_items(ask, prompts))
+        return MapReduceResult(self._executor.maps.reduction(order.map_id, tenant), parts)
+
+    async def amap_reduce(self, items: Iterable[Any], **options: Any) -> MapReduceResult:
+        """The same, without blocking the event loop: the items are read in a thread."""
+        return await asyncio.to_thread(partial(self.map_reduce, items, **options))
 
     def group(self, map_id: str, *, tenant: str | None = None) -> LLMGroupResult:
         """The handle of a map by its id, perhaps one that another process started."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 from celery import Celery, states
 
@@ -16,6 +16,7 @@ from kagura_tasks.connections import close_async_clients
 from kagura_tasks.errors import ResultTimeout, TaskCancelled, TaskFailed
 from kagura_tasks.inline_maps import InlineMaps
 from kagura_tasks.loops import LoopThread
+from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
@@ -26,7 +27,8 @@ from kagura_tasks.streaming.log import StreamName
 from kagura_tasks.streaming.outlet import StreamTerms
 from kagura_tasks.streaming.writer import StreamWriter
 from kagura_tasks.worker.completion import CompletionRunner
-from kagura_tasks.worker.job import Job
+from kagura_tasks.worker.job import Delivery, Job
+from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.runtime import open_providers
 from kagura_tasks.worker.single_flight import LocalSingleFlight
@@ -50,14 +52,19 @@ class InlineExecutor:
         self._opening = asyncio.Lock()
         self._calls: dict[str, Future[Completion]] = {}
         self._streams = _InlineStreams(StreamTerms.from_settings(settings))
-        self.maps = InlineMaps(self._run, _CALLS, settings.map_max_in_flight)
+        self.maps = InlineMaps(self, _CALLS, settings.map_max_in_flight)
 
     def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Start the call."""
-        call = _CALLS.submit(self._run(Job(request, task_id, looked_up=looked_up, is_streamed=stream)))
-        self._calls[task_id] = call
-        call.add_done_callback(lambda _: self._calls.pop(task_id, None))
-        return LLMResult(task_id, self._answer(StreamName(request.tenant, task_id), call))
+        job = Job(request, task_id, looked_up=looked_up, is_streamed=stream)
+        return self.begin(StreamName(request.tenant, task_id), self.answer(job))
+
+    def begin(self, name: StreamName, work: Coroutine[Any, Any, Completion]) -> LLMResult:
+        """Start work that ends with an answer; its handle."""
+        call = _CALLS.submit(work)
+        self._calls[name.task_id] = call
+        call.add_done_callback(lambda _: self._calls.pop(name.task_id, None))
+        return LLMResult(name.task_id, self._answer(name, call))
 
     async def asubmit(
         self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False
@@ -77,19 +84,28 @@ class InlineExecutor:
     def _answer(self, name: StreamName, call: Future[Completion] | None) -> InlineAnswer:
         return InlineAnswer(name, call, self._streams, self._settings.wait_timeout_s)
 
-    async def _run(self, job: Job) -> Completion:
+    async def answer(self, job: Job) -> Completion:
+        """The job's answer, on the loop of the calls."""
         name = StreamName(job.request.tenant, job.task_id)
         if job.is_streamed:
             self._streams.reserve(name)
         try:
-            async with self._opening:
-                self._runner = self._runner or await self._open_runner()
-            return await self._runner.run(job)
+            return await (await self._opened()).run(job)
         except (asyncio.CancelledError, TaskCancelled):
             if job.is_streamed:
                 # Nothing happens where the stream has ended already.
                 await self._streams.open(job).cancelled(Usage())
             raise asyncio.CancelledError from None
+
+    async def reduction(self, plan: ReducePlan, before: object, task_id: str) -> Completion:
+        """The answer to what came before, by this plan, on the loop of the calls."""
+        runner = await self._opened()
+        return await Reducer(runner.provider, runner.ask).run(plan, *parts_of(before), Delivery(task_id))
+
+    async def _opened(self) -> CompletionRunner:
+        async with self._opening:
+            self._runner = self._runner or await self._open_runner()
+        return self._runner
 
     async def _open_runner(self) -> CompletionRunner:
         return CompletionRunner(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from kagura_tasks.errors import KaguraTasksError, MapExpired, MapFailed, TaskCancelled, TaskFailed
@@ -12,13 +12,38 @@ from kagura_tasks.groups import Answer, LLMGroupResult, MapOutcome, MapProgress
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.mapping import MapOrder, PlannedItem
 from kagura_tasks.maps.names import MapName
+from kagura_tasks.maps.outcomes import document_of
+from kagura_tasks.plans import ReducePlan
+from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion
+from kagura_tasks.streaming.log import StreamName
 from kagura_tasks.worker.job import Job
 
 T = TypeVar("T")
 
 #: Answers a request, on the loop of the calls.
 Answerer = Callable[[Job], Awaitable[Completion]]
+
+
+class InlineCalls(Protocol):
+    """Whoever makes the calls of this process."""
+
+    async def answer(self, job: Job) -> Completion:
+        """The job's answer."""
+        ...
+
+    async def reduction(self, plan: ReducePlan, before: object, task_id: str) -> Completion:
+        """The answer to what came before."""
+        ...
+
+    def begin(self, name: StreamName, work: Coroutine[Any, Any, Completion]) -> LLMResult:
+        """Start work that ends with an answer; its handle."""
+        ...
+
+    def result(self, task_id: str, tenant: str | None = None) -> LLMResult:
+        """The handle of work that was begun."""
+        ...
+
 
 #: How long the pace is measured: by so many of the latest ends.
 _PACE: Final = 256
@@ -27,10 +52,10 @@ _PACE: Final = 256
 class InlineMaps:
     """Starts maps of this process, and finds them for as long as they run, or somebody has their handle."""
 
-    def __init__(self, answer: Answerer, calls: LoopThread, window: int) -> None:
-        """Take what answers a request, the event loop where it does, and the items at a time where nobody says."""
-        self._answer = answer
+    def __init__(self, calls: InlineCalls, loop: LoopThread, window: int) -> None:
+        """Take who makes the calls, the event loop where that is, and the items at a time where nobody says."""
         self._calls = calls
+        self._loop = loop
         self._window = window
         self._maps: WeakValueDictionary[MapName, InlineMap] = WeakValueDictionary()
 
@@ -39,9 +64,15 @@ class InlineMaps:
         name = MapName(order.tenant, order.map_id)
         if name in self._maps:
             return self.resume(order.map_id, order.tenant, retry_failed=False, window=order.window)
-        self._maps[name] = started = InlineMap(name, order, list(items), self._answer, self._calls)
-        self._calls.run(started.resume(retry_failed=False, window=order.window or self._window))
+        self._maps[name] = started = InlineMap(name, order, list(items), self._calls.answer, self._loop)
+        self._loop.run(started.resume(retry_failed=False, window=order.window or self._window))
+        if order.reduce is not None:
+            _ = self._calls.begin(StreamName(name.tenant, name.reduce_id), self._reduce(started, order.reduce, name))
         return LLMGroupResult(order.map_id, started)
+
+    def reduction(self, map_id: str, tenant: str) -> LLMResult:
+        """See Maps."""
+        return self._calls.result(MapName(tenant, map_id).reduce_id, tenant)
 
     def group(self, map_id: str, tenant: str) -> LLMGroupResult:
         """See Maps."""
@@ -50,8 +81,12 @@ class InlineMaps:
     def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
         """See Maps."""
         found = self._find(map_id, tenant)
-        self._calls.run(found.resume(retry_failed=retry_failed, window=window))
+        self._loop.run(found.resume(retry_failed=retry_failed, window=window))
         return LLMGroupResult(map_id, found)
+
+    async def _reduce(self, parts: InlineMap, plan: ReducePlan, name: MapName) -> Completion:
+        before = [document_of(answer) for answer in await parts.answers()]
+        return await self._calls.reduction(plan, before, name.reduce_id)
 
     def _find(self, map_id: str, tenant: str) -> InlineMap:
         found = self._maps.get(MapName(tenant, map_id))
@@ -64,7 +99,7 @@ class InlineMap:
     """The items of a map of this process, and how they ended. It lives on the loop of the calls. See GroupSource."""
 
     def __init__(
-        self, name: MapName, order: MapOrder, items: list[PlannedItem], answer: Answerer, calls: LoopThread
+        self, name: MapName, order: MapOrder, items: list[PlannedItem], answer: Answerer, loop: LoopThread
     ) -> None:
         """Take what is asked for. Starts nothing yet."""
         self._name = name
@@ -72,7 +107,7 @@ class InlineMap:
         self._max_failed = order.max_failed(len(items))
         self._items = items
         self._answer = answer
-        self._calls = calls
+        self._loop = loop
         self._state = "paused"
         self._window = 1
         self._open: Iterator[int] = iter(())
@@ -100,6 +135,12 @@ class InlineMap:
         """See GroupSource."""
         return self._follow(self._ordered_page, after)
 
+    async def answers(self) -> list[Answer]:
+        """All answers, in the order of the items, once they are there. For the loop of the calls."""
+        while await self._next(self._page, len(self._ended)):
+            pass
+        return [self._outcomes[index].answer for index in range(len(self._items))]
+
     async def total(self) -> int:
         """See GroupSource."""
         return len(self._items)
@@ -122,7 +163,7 @@ class InlineMap:
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work returns, on the loop of the calls."""
-        return await asyncio.wrap_future(self._calls.submit(work))
+        return await asyncio.wrap_future(self._loop.submit(work))
 
     async def _follow(self, page: Callable[[int], list[MapOutcome]], cursor: int) -> AsyncGenerator[list[MapOutcome]]:
         while outcomes := await self._there(self._next(page, cursor)):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from kagura_tasks.errors import InvalidRequest, ItemInvalid
 from kagura_tasks.groups import LLMGroupResult, MapItem
+from kagura_tasks.plans import ReducePlan
 from kagura_tasks.prompts import PromptTemplate
 from kagura_tasks.requests import Prompt
+from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import CompletionRequest, Priority
 
 #: What a map may be made of.
@@ -44,6 +46,7 @@ class MapOrder:
         window: Items in flight at a time; None: as the settings say.
         on_error: What a failed item does.
         about: What the caller wants to find again with the map.
+        reduce: What becomes of all answers, once; None: nothing.
     """
 
     map_id: str
@@ -52,6 +55,7 @@ class MapOrder:
     window: int | None = None
     on_error: OnError = "collect"
     about: dict[str, str] = field(default_factory=dict[str, str])
+    reduce: ReducePlan | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest for what can be right for no map."""
@@ -77,6 +81,10 @@ class Maps(Protocol):
 
     def group(self, map_id: str, tenant: str) -> LLMGroupResult:
         """The handle of a map."""
+        ...
+
+    def reduction(self, map_id: str, tenant: str) -> LLMResult:
+        """The handle of the one answer that a map's answers are reduced to."""
         ...
 
     def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
@@ -113,6 +121,15 @@ def prompts_of(
     if prompts is None and template is not None and rows is not None:
         return _rendered(PromptTemplate.parse(template, None, "the map"), rows, limit_bytes)
     raise InvalidRequest("a map takes prompts, or a template and the rows to fill it with")
+
+
+def made_of(items: Iterable[Any], prompt_of: Callable[[Any], Promptlike]) -> Iterator[Promptlike]:
+    """The prompts that the function makes of the items. Raises ItemInvalid where it refuses one as invalid."""
+    for index, item in enumerate(items):
+        try:
+            yield prompt_of(item)
+        except InvalidRequest as error:
+            raise ItemInvalid(index, str(error)) from None
 
 
 def _rendered(template: PromptTemplate, rows: Iterable[object], limit_bytes: int) -> Iterator[str]:

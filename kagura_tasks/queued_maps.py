@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -14,29 +11,25 @@ from celery import Celery
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from kagura_tasks import signatures
-from kagura_tasks.connections import REDIS_AWAY, redis_errors
-from kagura_tasks.errors import InvalidRequest, MapExpired, MapFailed, RedisUnreachable, ResultTimeout, TaskCancelled
-from kagura_tasks.groups import LLMGroupResult, MapOutcome, MapProgress
+from kagura_tasks.connections import redis_errors
+from kagura_tasks.errors import InvalidRequest, MapExpired, RedisUnreachable
+from kagura_tasks.groups import LLMGroupResult
 from kagura_tasks.loops import outcome
 from kagura_tasks.mapping import MapOrder, PlannedItem
-from kagura_tasks.maps.messages import item_message
+from kagura_tasks.maps.messages import ListedMessage, item_message, message_for
 from kagura_tasks.maps.names import MapName
-from kagura_tasks.maps.outcomes import answer_in
-from kagura_tasks.maps.store import MapStore, MapTerms, Page, StoredItem, StoredOutcome
+from kagura_tasks.maps.store import MapStore, MapTerms, StoredItem
 from kagura_tasks.memory_loss import ids_of_all_tasks
+from kagura_tasks.queued_answers import QueuedAnswer
+from kagura_tasks.recorded_maps import RecordedMap, ReducedAnswer
+from kagura_tasks.results import LLMResult
 from kagura_tasks.settings import Settings
 from kagura_tasks.sources import WAITING
-from kagura_tasks.subscriptions import Listener, subscriptions
+from kagura_tasks.streaming.log import StreamName
 
 #: Items, and characters of their requests, that are added in one step.
 _MOST_AT_ONCE: Final = 500
 _MOST_CHARS: Final = 1_000_000
-
-#: Seconds after which a reader looks for itself, whatever it was told: the bound on any lost notice.
-_LOOK_AGAIN_S: Final = 5.0
-
-#: Seconds before the next look at a Redis that is away.
-_RECONNECT_S: Final = 0.2
 
 
 class QueueMaps:
@@ -69,6 +62,12 @@ class QueueMaps:
         """See Maps."""
         return self._handle(MapName(tenant, map_id))
 
+    def reduction(self, map_id: str, tenant: str) -> LLMResult:
+        """See Maps."""
+        name = MapName(tenant, map_id)
+        reduced = QueuedAnswer(StreamName(tenant, name.reduce_id), self._settings, self._app)
+        return LLMResult(name.reduce_id, ReducedAnswer(name.reduce_id, RecordedMap(self._settings, name), reduced))
+
     def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
         """See Maps."""
         name = MapName(tenant, map_id)
@@ -93,13 +92,19 @@ class QueueMaps:
             window=order.window or self._settings.map_max_in_flight,
             max_failed=order.max_failed(total),
             item=item_message(self._app, signatures.map_item(self._app, name, order.priority)),
-            then=None,
+            then=self._then(name, order),
             ttl_s=self._settings.map_ttl_s,
             about=order.about,
         )
 
+    def _then(self, name: MapName, order: MapOrder) -> ListedMessage | None:
+        if order.reduce is None:
+            return None
+        signature = signatures.reduce_map(self._app, name, order.priority, order.reduce)
+        return message_for(self._app, signature, name.reduce_id)
+
     def _handle(self, name: MapName) -> LLMGroupResult:
-        return LLMGroupResult(name.map_id, QueuedMap(self._settings, name))
+        return LLMGroupResult(name.map_id, RecordedMap(self._settings, name))
 
     @contextmanager
     def _errors(self) -> Generator[None]:
@@ -108,110 +113,6 @@ class QueueMaps:
                 yield
             except OutOfMemoryError:
                 raise RedisUnreachable(self._settings.broker.masked(), "its memory is full") from None
-
-
-class QueuedMap:
-    """The outcomes of a map, as they are recorded in Redis. See GroupSource."""
-
-    def __init__(self, settings: Settings, name: MapName) -> None:
-        """Take where the map is."""
-        self._settings = settings
-        self._store = MapStore(settings, name)
-        self._name = name
-
-    def outcomes(self, after: int) -> AsyncGenerator[list[MapOutcome]]:
-        """See GroupSource."""
-        return self._follow(self._store.page, after)
-
-    def ordered(self, after: int) -> AsyncGenerator[list[MapOutcome]]:
-        """See GroupSource."""
-        return self._follow(self._store.ordered_page, after)
-
-    async def total(self) -> int:
-        """See GroupSource."""
-        return (await self.progress()).total
-
-    async def progress(self) -> MapProgress:
-        """See GroupSource."""
-        with redis_errors(self._settings.broker):
-            fields, in_flight, rate_per_s = await self._store.fields()
-        names = ("total", "done", "failed", "cached", "prompt_tokens", "completion_tokens")
-        counts = {name: int(fields.get(name, 0)) for name in names}
-        cost_usd = float(fields.get("cost_usd", 0))
-        state = fields["state"]
-        return MapProgress(state, **counts, in_flight=in_flight, cost_usd=cost_usd, rate_per_s=rate_per_s)
-
-    async def about(self) -> dict[str, str]:
-        """See GroupSource."""
-        with redis_errors(self._settings.broker):
-            fields, _, _ = await self._store.fields()
-        return json.loads(fields.get("about", "{}"))
-
-    async def pause(self) -> None:
-        """See GroupSource."""
-        with redis_errors(self._settings.broker):
-            await self._store.stop("paused")
-
-    async def cancel(self) -> None:
-        """See GroupSource."""
-        with redis_errors(self._settings.broker):
-            await self._store.stop("cancelled")
-
-    async def _follow(self, read: Callable[[int], Awaitable[Page]], cursor: int) -> AsyncGenerator[list[MapOutcome]]:
-        """Subscribe, read what is there, and then read whenever an end is announced."""
-        hub = subscriptions(self._settings.broker, self._settings.redis_timeout_s)
-        async with hub.listen(self._name.key) as listener:
-            heard_at = time.monotonic()
-            with suppress(TimeoutError):
-                await listener.confirmed(self._settings.redis_timeout_s)
-            while True:
-                page = await self._read(read, cursor)
-                if page is not None and page.cursor > cursor:
-                    cursor = page.cursor
-                    if page.outcomes:
-                        yield [_outcome(stored) for stored in page.outcomes]
-                    heard_at = time.monotonic()
-                elif page is not None and await self._is_over(page):
-                    return
-                elif await self._hears(listener):
-                    heard_at = time.monotonic()
-                elif time.monotonic() - heard_at > self._settings.wait_timeout_s:
-                    await self._give_up()
-
-    async def _read(self, read: Callable[[int], Awaitable[Page]], cursor: int) -> Page | None:
-        """A page; None where Redis is away for now."""
-        try:
-            return await read(cursor)
-        except REDIS_AWAY:
-            await asyncio.sleep(_RECONNECT_S)
-            return None
-
-    async def _is_over(self, page: Page) -> bool:
-        """No outcome will follow those that were read. Raises what ended the map early."""
-        if page.state == "cancelled":
-            raise TaskCancelled(self._name.map_id)
-        if page.state == "failed":
-            progress = await self.progress()
-            raise MapFailed(self._name.map_id, progress.failed, progress.total)
-        return page.state == "done"
-
-    async def _hears(self, listener: Listener) -> bool:
-        """Something ended meanwhile."""
-        try:
-            batch = await listener.next_batch(min(_LOOK_AGAIN_S, self._settings.wait_timeout_s))
-        except TimeoutError:
-            return False
-        return any(heard is not None for heard in batch)
-
-    async def _give_up(self) -> None:
-        """Say why nothing was heard for so long: Redis is away, or nothing ends."""
-        with redis_errors(self._settings.broker):
-            await self._store.in_flight()
-        raise ResultTimeout(self._name.map_id, self._settings.wait_timeout_s)
-
-
-def _outcome(stored: StoredOutcome) -> MapOutcome:
-    return MapOutcome.of(stored.number, stored.custom_id, answer_in(stored.outcome), stored.cursor)
 
 
 def _upload(store: MapStore, items: Iterable[PlannedItem]) -> int:

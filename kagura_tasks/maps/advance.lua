@@ -9,7 +9,7 @@ end
 
 local function touch(map)
   local ttl_s = redis.call('HGET', map, 'ttl_s')
-  for _, part in ipairs({'', ':items', ':ids', ':outcomes', ':ended', ':flying', ':again', ':pace'}) do
+  for _, part in ipairs({'', ':items', ':ids', ':outcomes', ':ended', ':flying', ':ending', ':again', ':pace'}) do
     redis.call('EXPIRE', map .. part, ttl_s)
   end
 end
@@ -32,6 +32,7 @@ local function finish(map, now)
   redis.call('HSET', map, 'ended_ms', now)
   local list, message = unpack(redis.call('HMGET', map, 'then_list', 'then_message'))
   if message and redis.call('HSETNX', map, 'then_sent', 1) == 1 then redis.call('LPUSH', list, message) end
+  redis.call('PUBLISH', map, 'over')
 end
 
 -- Send as many items as the window has room for.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from pydantic import ValidationError
 
 from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed, rebuild
 from kagura_tasks.schemas import Completion, Json, completion_from_wire
+
+_UNREADABLE: Final = TaskFailed("UnknownResult", "what is kept of it is no outcome")
 
 
 class Outcome(NamedTuple):
@@ -36,12 +38,26 @@ def outcome_of_error(error: BaseException) -> Outcome:
     return Outcome(kind, {"error": {"type": type(known).__name__, "args": list(known.args)}})
 
 
-def answer_in(stored: bytes | str | Json) -> Completion | KaguraTasksError:
+def document_of(answer: Completion | KaguraTasksError) -> Json:
+    """The completion, or the error, as it is kept."""
+    return answer.model_dump(mode="json") if isinstance(answer, Completion) else outcome_of_error(answer).document
+
+
+def document_in(stored: bytes) -> Json:
+    """What was kept, as JSON; what is none is an envelope around an error."""
+    try:
+        document = cast(object, json.loads(stored))
+    except ValueError:
+        document = None
+    return cast(Json, document) if isinstance(document, dict) else outcome_of_error(_UNREADABLE).document
+
+
+def answer_in(stored: bytes) -> Completion | KaguraTasksError:
     """The completion, or the error, that was kept."""
     try:
-        document = cast("dict[str, Any]", stored if isinstance(stored, dict) else json.loads(stored))
+        document = cast("dict[str, Any]", document_in(stored))
         if "error" in document:
             return rebuild(str(document["error"]["type"]), list(document["error"]["args"]))
         return completion_from_wire(document)
     except (ValidationError, ValueError, TypeError, KeyError):
-        return TaskFailed("UnknownResult", "what is kept of it is no outcome")
+        return _UNREADABLE

@@ -10,7 +10,7 @@ local bytes = 0
 for _, index in ipairs(redis.call('LRANGE', map .. ':ended', ARGV[1], ARGV[1] + ARGV[2] - 1)) do
   if bytes > tonumber(ARGV[3]) then break end
   page[4] = page[4] + 1
-  local outcome = index ~= '' and redis.call('HGET', map .. ':outcomes', index)
+  local outcome = tonumber(index) and redis.call('HGET', map .. ':outcomes', index)
   if outcome then
     bytes = bytes + #outcome
     page[#page + 1] = {page[4], tonumber(index), outcome, redis.call('HGET', map .. ':ids', index) or ''}

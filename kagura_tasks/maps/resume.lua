@@ -10,19 +10,16 @@ if ARGV[2] ~= '' then redis.call('HSET', map, 'window', ARGV[2]) end
 for i = 3, #ARGV do
   if redis.call('SREM', map .. ':flying', ARGV[i]) == 1 then redis.call('RPUSH', map .. ':again', ARGV[i]) end
 end
-if ARGV[1] ~= '' then
-  -- The list keeps its length, so that readers keep their place: an entry without a number is passed over.
-  local ended = redis.call('LRANGE', map .. ':ended', 0, -1)
-  redis.call('DEL', map .. ':ended')
-  for i, index in ipairs(ended) do
+if ARGV[1] ~= '' and tonumber(redis.call('HGET', map, 'failed') or 0) > 0 then
+  for i, index in ipairs(redis.call('LRANGE', map .. ':ended', 0, -1)) do
     -- What has no request any more has an answer.
     if index ~= '' and redis.call('HEXISTS', map .. ':items', index) == 1 then
       redis.call('HDEL', map .. ':outcomes', index)
       redis.call('RPUSH', map .. ':again', index)
       redis.call('HINCRBY', map, 'failed', -1)
-      ended[i] = ''
+      -- The list keeps its length, so that readers keep their place: an entry without a number is passed over.
+      redis.call('LSET', map .. ':ended', i - 1, '')
     end
-    redis.call('RPUSH', map .. ':ended', ended[i])
   end
 end
 local is_behind = redis.call('LLEN', map .. ':again') > 0

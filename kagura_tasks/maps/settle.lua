@@ -13,9 +13,10 @@ local state = redis.call('HGET', map, 'state')
 if not state then return 0 end
 local now = now_ms()
 local was_flying = redis.call('SREM', map .. ':flying', index) == 1
+local was_ending = redis.call('SREM', map .. ':ending', index) == 1
 local kept = 0
-if kind == 'cancelled' and state == 'cancelled' then
-  -- The whole map was: where it is resumed, so is this item.
+if kind == 'cancelled' and (was_ending or state == 'cancelled') then
+  -- The whole map was: where it is resumed, or was already, so is this item.
   if was_flying then redis.call('RPUSH', map .. ':again', index) end
 elseif redis.call('HSETNX', map .. ':outcomes', index, ARGV[3]) == 1 then
   kept = 1

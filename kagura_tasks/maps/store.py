@@ -20,6 +20,7 @@ from kagura_tasks.settings import Settings
 _HERE: Final = __package__ or ""
 
 _BEGIN: Final = LuaScript.load(_HERE, "begin.lua")
+_DROP: Final = LuaScript.load(_HERE, "drop.lua")
 _ADD: Final = LuaScript.load(_HERE, "add.lua")
 _START: Final = LuaScript.load(_HERE, "advance.lua", "start.lua")
 _STOP: Final = LuaScript.load(_HERE, "advance.lua", "stop.lua")
@@ -125,8 +126,8 @@ class MapStore:
         return bool(await self._run(_START, [self._token, *terms.fields()]))
 
     async def drop(self) -> None:
-        """Forget a map that was not started."""
-        _ = await self._run(_BEGIN, [self._token, 1])
+        """Forget the items that were added, unless somebody else has begun anew, or the map was started."""
+        _ = await self._run(_DROP, [self._token])
 
     async def page(self, cursor: int) -> Page:
         """Outcomes in order of completion, behind those that were read. Raises MapExpired."""

@@ -1,4 +1,4 @@
-"""Items of maps, as workers get them: a message names the map, and the request is taken from there."""
+"""What workers read of maps: a message names the map, and the rest is taken from there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import json
 from typing import Any, Final, cast
 
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
+from kagura_tasks.errors import MapFailed, TaskFailed
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.maps.names import MapName, index_of
+from kagura_tasks.maps.outcomes import document_in
+from kagura_tasks.maps.store import MapStore
+from kagura_tasks.schemas import Json
 from kagura_tasks.settings import Settings
 from kagura_tasks.worker.job import HandedBack, TakenAway
 
@@ -24,16 +28,41 @@ async def take(settings: Settings, name: MapName, task_id: str) -> dict[str, Any
 
     Raises:
         TakenAway: Nobody wants it answered: it has an outcome, its map was stopped, or is gone.
+        TaskFailed: What is kept of it is no request.
         HandedBack: Redis stays away, or full.
     """
     client = async_client(settings.broker, settings.redis_timeout_s)
     for _ in range(_MOST_TRIES):
         try:
-            taken = cast(bytes, await _TAKE.arun(client, [name.key], [index_of(task_id)]))
+            taken = cast("bytes | None", await _TAKE.arun(client, [name.key], [index_of(task_id)]))
         except CANNOT_WRITE_NOW:
             await asyncio.sleep(_RETRY_S)
             continue
-        if not taken:
-            raise TakenAway
-        return json.loads(taken)
+        return _request_in(taken)
     raise HandedBack
+
+
+def _request_in(taken: bytes | None) -> dict[str, Any]:
+    if taken == b"":
+        raise TakenAway
+    try:
+        return cast("dict[str, Any]", json.loads(taken or b""))
+    except ValueError:
+        raise TaskFailed("UnknownItem", "what is kept of it is no request") from None
+
+
+async def outcomes_of(settings: Settings, name: MapName) -> list[Json]:
+    """All outcomes, in the order of the items: completions, and envelopes around errors.
+
+    Raises MapFailed where the map was stopped by its failures, and MapExpired where it is gone.
+    """
+    store = MapStore(settings, name)
+    documents: list[Json] = []
+    page = await store.ordered_page(0)
+    while page.outcomes:
+        documents += [document_in(stored.outcome) for stored in page.outcomes]
+        page = await store.ordered_page(page.cursor)
+    if page.state == "failed":
+        failed = sum("error" in document for document in documents)
+        raise MapFailed(name.map_id, failed, page.total)
+    return documents

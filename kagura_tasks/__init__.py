@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kagura_tasks import errors
+    from kagura_tasks import errors, signatures
     from kagura_tasks.agents import Agent, agent
     from kagura_tasks.cache.backend import CacheEntry
     from kagura_tasks.cache.llm_cache import LLMCache, RedisCache
     from kagura_tasks.client import LLMClient
     from kagura_tasks.errors import KaguraTasksError
     from kagura_tasks.functions import LLMConfig, call_llm, call_llm_stream, get_llm_cache, set_llm_cache
+    from kagura_tasks.parallel import parallel_gather, parallel_llm_calls, parallel_map
     from kagura_tasks.results import LLMResult
     from kagura_tasks.schemas import Completion, CompletionRequest, Message, Priority, Usage
     from kagura_tasks.settings import Settings
@@ -45,6 +46,11 @@ __all__ = [
     "call_llm_stream",
     "get_llm_cache",
     "set_llm_cache",
+    "parallel_llm_calls",
+    "parallel_gather",
+    "parallel_map",
+    # canvas
+    "signatures",
     # cache
     "CacheEntry",
     "LLMCache",
@@ -76,14 +82,21 @@ _HOMES = {
     "call_llm": "functions",
     "call_llm_stream": "functions",
     "get_llm_cache": "functions",
+    "parallel_gather": "parallel",
+    "parallel_llm_calls": "parallel",
+    "parallel_map": "parallel",
     "set_llm_cache": "functions",
 }
 
 
+#: Modules that are public as such.
+_MODULES = ("errors", "signatures")
+
+
 def __getattr__(name: str) -> object:
     """Load a public name from the module where it lives (PEP 562)."""
-    if name == "errors":
-        return import_module("kagura_tasks.errors")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

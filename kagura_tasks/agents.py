@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import update_wrapper
-from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from celery.canvas import Signature
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from kagura_tasks import signatures
 from kagura_tasks.client import LLMClient
-from kagura_tasks.errors import ConfigurationError, OutputInvalid
+from kagura_tasks.errors import ConfigurationError, OutputInvalid, PromptError
 from kagura_tasks.functions import LLMConfig, default_client
+from kagura_tasks.plans import ReducePlan
 from kagura_tasks.prompts import template_of
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Message, problems_of
@@ -40,6 +54,7 @@ class BaseAgent(Generic[P]):
     ) -> None:
         """Take the declaration, and what the answer must fit. Raises PromptError where there is no prompt in it."""
         self._signature = inspect.signature(function)
+        self._function = function
         self._template = template_of(function)
         self._output = output
         self._client = client
@@ -55,19 +70,53 @@ class BaseAgent(Generic[P]):
         """Enqueue, and read the answer's text while it is written. See LLMClient.stream."""
         return self.client.stream(self.request(*args, **kwargs))
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[dict[str, object]]:
-        """A Celery signature, for canvas of one's own. Its result is a Completion as JSON."""
-        return signatures.complete(self.client.app, self.request(*args, **kwargs))
+    def s(self, *args: Any, **kwargs: Any) -> Signature[dict[str, object]]:
+        """A Celery signature, for canvas of one's own. Its result is a Completion as JSON.
+
+        With all arguments that the function needs, it does not look at what came before. With one missing, it is a
+        partial, as Celery's are: what came before is put in front of the positional arguments, and a worker renders
+        the prompt. A parameter declared as `str` gets the text, one declared as a list the list of texts; any other the
+        text, or what is in it where that is a JSON object or array.
+
+        Raises:
+            PromptError: The prompt cannot be rendered; of a partial, an argument is not JSON.
+            TypeError: The arguments are not the function's, or more than one is missing.
+        """
+        if _binds(self._signature, args, kwargs):
+            return signatures.complete(self.client.app, self.request(*args, **kwargs))
+        return signatures.planned(self.client.app, self._plan(args, kwargs))
 
     def request(self, *args: P.args, **kwargs: P.kwargs) -> CompletionRequest:
         """What would be sent for these arguments. Raises PromptError where the prompt cannot be rendered."""
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         prompt = self._template.render(bound.arguments, self.client.settings.max_prompt_bytes)
+        return self._request(prompt)
+
+    def _request(self, prompt: str) -> CompletionRequest:
         options = dict(self._options)
         if self._output is not None:
             options["response_format"] = _response_format(self._output)
         return self.client.request(prompt, **options)
+
+    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ReducePlan:
+        """The plan where one argument is missing."""
+        open_names = [name for name in _positional(self._signature) if name not in kwargs]
+        filled = dict(zip(open_names, (None, *args), strict=False))
+        if not open_names or len(args) >= len(open_names):
+            _ = self._signature.bind(*args, **kwargs)  # raises what is wrong with them
+        bound = self._signature.bind(**filled, **kwargs)
+        bound.apply_defaults()
+        takes = open_names[0]
+        given = {name: _json_of(name, value) for name, value in bound.arguments.items() if name != takes}
+        return signatures.plan_of(
+            self._request("?"),
+            template=self._template.source,
+            takes=takes,
+            form=_form_of(get_type_hints(self._function).get(takes)),
+            given=given,
+            max_prompt_bytes=self.client.settings.max_prompt_bytes,
+        )
 
     @property
     def client(self) -> LLMClient:
@@ -200,6 +249,35 @@ def agent(
         return Agent[P, Any](declared, client, calls, _output_type(declared))
 
     return make if function is None else make(function)
+
+
+def _binds(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """No argument is missing."""
+    try:
+        _ = signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _positional(signature: inspect.Signature) -> list[str]:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [name for name, parameter in signature.parameters.items() if parameter.kind is kind]
+
+
+def _form_of(annotation: object) -> str:
+    """What becomes of what came before, for a parameter that is declared so."""
+    if annotation is str:
+        return "text"
+    return "texts" if (get_origin(annotation) or annotation) in (list, tuple, Sequence) else "value"
+
+
+def _json_of(name: str, value: object) -> object:
+    """The argument as it travels: a model as the object of its fields, a date as a text."""
+    try:
+        return to_jsonable_python(value)
+    except ValueError:
+        raise PromptError(f"the argument {name} is of type {type(value).__name__}, which is not JSON") from None
 
 
 def _returned(function: Callable[..., object]) -> object:

@@ -23,18 +23,25 @@ _environment: Final = ImmutableSandboxedEnvironment(undefined=StrictUndefined, a
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A template that was checked against the names it may use."""
+    """A template that was checked.
+
+    Attributes:
+        template: As Jinja2 runs it.
+        names: The variables that it may use; where nobody said which, those that it uses.
+        source: What was parsed.
+    """
 
     template: Template
     names: frozenset[str]
+    source: str = ""
 
     @classmethod
-    def parse(cls, source: str, names: frozenset[str], where: str) -> PromptTemplate:
+    def parse(cls, source: str, names: frozenset[str] | None, where: str) -> PromptTemplate:
         """Check the template. Raises PromptError for a syntax error, or a name that nobody will give.
 
         Args:
             source: Jinja2.
-            names: What will be given when it is rendered.
+            names: What will be given when it is rendered; None: that is not known yet.
             where: Whose template it is, for messages.
         """
         if len(source) > _MAX_TEMPLATE_CHARS:
@@ -44,18 +51,20 @@ class PromptTemplate:
             template = _environment.from_string(tree)
         except TemplateError as error:
             raise PromptError(f"the prompt of {where} is no valid template: {error}") from None
-        unknown = sorted(meta.find_undeclared_variables(tree) - names)
-        if unknown:
-            known = ", ".join(sorted(names)) or "none"
-            raise PromptError(
-                f"the prompt of {where} uses {', '.join(unknown)}, which it is not given (known: {known})"
-            )
+        used = meta.find_undeclared_variables(tree)
+        if names is not None:
+            _check_known(used, names, where)
         if next(tree.find_all(_GROWING), None) is not None:
             raise PromptError(f"the prompt of {where} multiplies: compute such values in Python, and give them")
-        return cls(template, names)
+        return cls(template, frozenset(used) if names is None else names, source)
 
     def render(self, values: Mapping[str, object], limit_bytes: int) -> str:
-        """The prompt's text. Raises PromptError where the template fails on these values, or PromptTooLarge."""
+        """The prompt's text.
+
+        Raises:
+            PromptError: The template fails on these values, or uses a variable that is not among them: it is named.
+            PromptTooLarge: There would be more of it.
+        """
         pieces: list[str] = []
         size = 0
         try:
@@ -69,6 +78,13 @@ class PromptTemplate:
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise PromptError(f"the prompt cannot be rendered: {type(error).__name__} in the template") from None
         return "".join(pieces).strip()
+
+
+def _check_known(used: set[str], names: frozenset[str], where: str) -> None:
+    unknown = sorted(used - names)
+    if unknown:
+        known = ", ".join(sorted(names)) or "none"
+        raise PromptError(f"the prompt of {where} uses {', '.join(unknown)}, which it is not given (known: {known})")
 
 
 def template_of(function: Callable[..., object]) -> PromptTemplate:

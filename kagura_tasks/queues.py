@@ -21,6 +21,7 @@ class TaskName:
     """The tasks' names. Plain strings, no Enum: Celery takes anything with a `.name` for a task object."""
 
     COMPLETE: Final = "kagura.complete"
+    REDUCE: Final = "kagura.reduce"
     MAP_ITEM: Final = "kagura.map_item"
     REDUCE_MAP: Final = "kagura.reduce_map"
 

@@ -14,6 +14,7 @@ from kagura_tasks.connections import async_client, sync_client
 from kagura_tasks.delivery_keys import EPOCH
 from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed, rebuild
 from kagura_tasks.lua import LuaScript
+from kagura_tasks.plans import error_in
 from kagura_tasks.schemas import Completion, completion_from_wire
 from kagura_tasks.settings import Settings
 
@@ -62,6 +63,8 @@ class TaskRecord:
         raise _error_in(self.result)
 
     def _completion(self) -> Completion:
+        if (error := error_in(self.result)) is not None:
+            raise error
         try:
             return completion_from_wire(cast("dict[str, object]", self.result))
         except ValidationError:

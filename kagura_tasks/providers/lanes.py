@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from kagura_tasks.providers.direct import DirectLane, NeedsLiteLLM, Reader
@@ -57,6 +58,14 @@ class Lanes:
     async def count(self, request: CompletionRequest, text: str) -> Usage:
         """See Provider."""
         return await self._litellm.count(request, text)
+
+    def context_window(self, model: str) -> int | None:
+        """See Provider."""
+        return self._litellm.context_window(model)
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> list[int]:
+        """See Provider."""
+        return await self._litellm.count_tokens(model, texts)
 
     def _route(self, request: CompletionRequest) -> Route | None:
         api_base = request.params.get("api_base")

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib import import_module
@@ -167,6 +167,16 @@ class LiteLLMProvider:
         cost = self.cost_usd(Billed(provider, name, "", None), used.model_dump(exclude={"cost_usd"}))
         return used.model_copy(update={"cost_usd": cost})
 
+    def context_window(self, model: str) -> int | None:
+        """See Provider. LiteLLM's own function asks some providers over the network."""
+        known = cast("dict[str, dict[str, object]]", litellm.model_cost)
+        tokens = (known.get(model) or known.get(_named(model)[1]) or {}).get("max_input_tokens")
+        return tokens if isinstance(tokens, int) and tokens > 0 else None
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> list[int]:
+        """See Provider."""
+        return await asyncio.to_thread(lambda: [_tokens(_named(model)[1], text) for text in texts])
+
     def route(self, model: str, api_base: str | None) -> Route | None:
         """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""
         if any(map(_is_set, _OWN_WAYS)):
@@ -206,6 +216,12 @@ class LiteLLMProvider:
             _skip_mcp_handler=True,
             **{**request.params, **delivery},
         )
+
+
+def _tokens(name: str, text: str) -> int:
+    with suppress(Exception):  # a text that the tokenizer does not take
+        return int(cast(Any, litellm.token_counter)(model=name, text=text))
+    return len(text.encode("utf-8", "replace")) // 3 + 1
 
 
 def _is_set(name: str) -> bool:

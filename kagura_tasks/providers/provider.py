@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
@@ -37,4 +37,12 @@ class Provider(Protocol):
 
         The tokens of prompt and text, and their cost where the price is known.
         """
+        ...
+
+    def context_window(self, model: str) -> int | None:
+        """How many tokens the model reads; None where that is not known."""
+        ...
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has for the model, or nearly so: not every model's tokenizer is at hand."""
         ...

@@ -60,15 +60,24 @@ class CompletionRunner:
         telling = Telling(job, self.streams, self.provider)
         return await telling.told(self._heeding(job, telling.call, telling.relay))
 
-    async def _heeding(self, job: Job, call: Call, relay: Relay) -> Completion:
-        async with self.heed(job.task_id):
+    async def once(self, task_id: str, answer: Callable[[], Awaitable[Completion]]) -> Completion:
+        """The task's answer: recorded already, or made now. Raises TaskCancelled, and what making it raises."""
+        async with self.heed(task_id):
             # The task may have been delivered again after its answer was stored, or cancelled while it waited.
-            record = await self.records(job.task_id)
-            if record is not None:
-                return record.completion()
-            if not job.request.use_cache:
-                return await self._try(job, call)
-            return await self.flights.answer(job, lambda: self._try(job, call), relay)
+            record = await self.records(task_id)
+            return await answer() if record is None else record.completion()
+
+    async def ask(self, job: Job) -> Completion:
+        """The same for a part of a task: remembered, shared or called for. Whoever does the task heeds its end."""
+        return await self._found(job, self.provider.complete, _nothing)
+
+    async def _heeding(self, job: Job, call: Call, relay: Relay) -> Completion:
+        return await self.once(job.task_id, lambda: self._found(job, call, relay))
+
+    async def _found(self, job: Job, call: Call, relay: Relay) -> Completion:
+        if not job.request.use_cache:
+            return await self._try(job, call)
+        return await self.flights.answer(job, lambda: self._try(job, call), relay)
 
     async def _try(self, job: Job, call: Call) -> Completion:
         tries = job.tries or Tries(attempts=0, started_at=time.time())
@@ -79,15 +88,15 @@ class CompletionRunner:
                 # Attempts whose worker died are attempts too.
                 return completion.model_copy(update={"attempts": tries.attempts + job.attempt - 1})
             except TransientError as error:
-                await self._wait_before_next(tries, error)
+                await self._wait_before_next(job, tries, error)
 
-    async def _wait_before_next(self, tries: Tries, error: TransientError) -> None:
+    async def _wait_before_next(self, job: Job, tries: Tries, error: TransientError) -> None:
         """Sit a short wait out. Raises the error where no try is left, RetryLater where the wait is long."""
         jitter = random.random()  # noqa: S311 (dice for spreading load, no secret)
         wait_s = self.policy.wait_s(tries, error, time.time(), jitter)
         if wait_s is None:
             raise error
-        if wait_s > self.short_wait_s:
+        if wait_s > self.short_wait_s and job.may_leave:
             raise RetryLater(wait_s, tries, error)
         await asyncio.sleep(wait_s)
 

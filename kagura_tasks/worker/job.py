@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kagura_tasks.errors import TransientError
 from kagura_tasks.schemas import CompletionRequest
@@ -29,6 +29,25 @@ class TakenAway(Exception):
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """A task's message, as this worker was given it. See Job for its fields."""
+
+    task_id: str
+    delivery_tag: str = ""
+    attempt: int = 1
+    tries: Tries | None = None
+    may_leave: bool = True
+
+    def job(self, request: CompletionRequest) -> Job:
+        """A job that is all that this task does."""
+        return Job(request, **vars(self))
+
+    def part(self, request: CompletionRequest, name: str) -> Job:
+        """One of several jobs of this task: with a flight of its own, and a name that it has again in a redelivery."""
+        return replace(self.job(request), task_id=f"{self.task_id}.{name}", tries=None, may_leave=False)
+
+
+@dataclass(frozen=True)
 class Job:
     """A request on its way through a worker.
 
@@ -40,6 +59,7 @@ class Job:
         looked_up: Somebody has looked into the cache, and counted the miss.
         is_streamed: The text is published while it is written.
         tries: What earlier deliveries tried; None on the first.
+        may_leave: A long wait before the next try may be spent in the queue; False: it is sat out here.
     """
 
     request: CompletionRequest
@@ -49,6 +69,7 @@ class Job:
     looked_up: bool = False
     is_streamed: bool = False
     tries: Tries | None = None
+    may_leave: bool = True
 
     @property
     def least_attempt(self) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -14,6 +15,7 @@ from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.delivery_keys import COUNTS, taken_key
 from kagura_tasks.loops import LoopThread
+from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
@@ -21,8 +23,9 @@ from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.cancel_watch import CancelWatch
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.deliveries import script
-from kagura_tasks.worker.job import HandedBack, Job, TakenAway
+from kagura_tasks.worker.job import Delivery, HandedBack, Job, TakenAway
 from kagura_tasks.worker.redis_streams import RedisStreams
+from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.single_flight import RedisSingleFlight
 
@@ -89,19 +92,31 @@ class Runtime:
 
     async def answer(self, job: Job) -> Completion:
         """The job's answer, on the event loop of the answers. See `run` for what it raises."""
+        async with self._unless_taken(job.delivery_tag):
+            return await self.runner.run(job)
+
+    async def reduction(self, plan: ReducePlan, before: object, delivery: Delivery) -> Completion:
+        """The answer to what came before, by this plan. Raises what Reducer.run raises, and as `run` does."""
+        reducer = Reducer(self.runner.provider, self.runner.ask)
+        parts, failed = parts_of(before)
+        async with self._unless_taken(delivery.delivery_tag):
+            return await self.runner.once(delivery.task_id, lambda: reducer.run(plan, parts, failed, delivery))
+
+    @asynccontextmanager
+    async def _unless_taken(self, delivery_tag: str) -> AsyncGenerator[None]:
         started = time.time()
         try:
-            return await self.runner.run(job)
+            yield
         finally:
             # A worker that was frozen, or cut off, long enough to lose a task has seen so much time pass.
-            if time.time() - started > self.settings.visibility_timeout_s / 2 and await self._was_taken(job):
+            if time.time() - started > self.settings.visibility_timeout_s / 2 and await self._was_taken(delivery_tag):
                 raise TakenAway
 
-    async def _was_taken(self, job: Job) -> bool:
+    async def _was_taken(self, delivery_tag: str) -> bool:
         """The task was given to another worker; what a Redis that is away knows of it, the result backend will ask."""
         broker = async_client(self.settings.broker, self.settings.redis_timeout_s)
         try:
-            return bool(await _WAS_TAKEN.arun(broker, [taken_key(job.delivery_tag), COUNTS], []))
+            return bool(await _WAS_TAKEN.arun(broker, [taken_key(delivery_tag), COUNTS], []))
         except REDIS_AWAY:
             return False
 

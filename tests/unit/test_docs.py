@@ -24,7 +24,7 @@ import yaml
 
 import kagura_tasks
 from docs import generate
-from kagura_tasks import LLMClient, Settings, errors
+from kagura_tasks import LLMClient, Settings, errors, signatures
 from kagura_tasks.connections import celery_url
 from kagura_tasks.errors import KaguraTasksError
 from kagura_tasks.settings import ENV_PREFIX
@@ -207,7 +207,10 @@ def test_the_api_reference_is_complete():
     page = (ROOT / "docs/reference/api.md").read_text("utf-8")
     listed = set(re.findall(r"^::: .*\.(\w+)$", page, re.MULTILINE))
     classes = {name for name, one in vars(errors).items() if _is_error(one)}
-    assert listed == {*kagura_tasks.__all__, *sse.__all__, *classes, "install"} - {"errors"}
+    assert listed == {*kagura_tasks.__all__, *signatures.__all__, *sse.__all__, *classes, "install"} - {
+        "errors",
+        "signatures",
+    }
 
 
 def test_the_errors_page_has_the_whole_tree():

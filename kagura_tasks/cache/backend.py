@@ -43,14 +43,12 @@ class CacheEntry:
 
     def encode(self) -> bytes:
         """The entry's response, date and tags as JSON. Raises TypeError where the response has no JSON form."""
-        is_completion = isinstance(self.response, Completion)
-        response = self.response.model_dump(mode="json") if isinstance(self.response, Completion) else self.response
-        fields = {
-            "kind": "completion" if is_completion else "json",
-            "created_at": self.created_at.isoformat(),
-            "tags": self.tags,
-        }
-        return json.dumps({**fields, "response": response}, ensure_ascii=False, separators=(",", ":")).encode()
+        if isinstance(self.response, Completion):
+            kind, response = "completion", self.response.model_dump_json()
+        else:
+            kind, response = "json", json.dumps(self.response, ensure_ascii=False, separators=(",", ":"))
+        about = json.dumps({"kind": kind, "created_at": self.created_at.isoformat(), "tags": self.tags})
+        return f'{about[:-1]}, "response": {response}}}'.encode()
 
 
 class _Remembered(BaseModel):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 from celery import states
@@ -31,14 +30,12 @@ class CancelWatch:
         self._calls = Cancellations()
         self._watching: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
-    async def heed(self, task_id: str) -> AsyncGenerator[None]:
+    def heed(self, task_id: str) -> AbstractAsyncContextManager[None]:
         """Cancelling the task ends this block, which then raises TaskCancelled."""
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch(), name="kagura-cancellations")
             before_closing(self._stop)
-        async with self._calls.heed(task_id):
-            yield
+        return self._calls.heed(task_id)
 
     async def _stop(self) -> None:
         if self._watching is not None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol, cast
-from uuid import uuid4
 
 from redis.exceptions import RedisError
 
@@ -45,7 +45,7 @@ _OUTCOME_TTL_S: Final = 60
 _RENEWALS_A_LEASE: Final = 3
 
 #: The outcome of a flight whose leader was cancelled.
-_LEFT: Final[dict[str, object]] = {"left": True}
+_LEFT: Final = '{"left": true}'
 
 _CACHE: Final = "kagura_tasks.cache"
 _HERE: Final = __package__ or ""
@@ -73,8 +73,12 @@ class SingleFlight(Protocol):
 
 @dataclass(frozen=True)
 class _Flight:
-    """A flight as one of its participants sees it: `fence` is 0 for a follower, who may read the `streamed` task."""
+    """A flight as one of its participants sees it, towards the cache's `entry`.
 
+    `fence` is 0 for a follower, who may read the `streamed` task.
+    """
+
+    entry: str
     key: str
     outcome_key: str
     stats_key: str
@@ -97,10 +101,10 @@ class RedisSingleFlight:
 
     async def answer(self, job: Job, call: Call, relay: Relay) -> Completion:
         """See SingleFlight. While Redis is away, or full, each request makes its own call."""
-        following = ""
+        key, following = cache_key(job.request), ""
         while True:
             try:
-                joined = await self._join(job, following)
+                joined = await self._join(job, key, following)
                 if isinstance(joined, _Flight) and not joined.fence:
                     following = joined.id
                     async with _relayed(joined.streamed, relay):
@@ -117,14 +121,13 @@ class RedisSingleFlight:
     def _client(self) -> AsyncRedis:
         return async_client(self._url, self._timeout_s)
 
-    async def _join(self, job: Job, following: str) -> Completion | _Flight | None:
+    async def _join(self, job: Job, key: str, following: str) -> Completion | _Flight | None:
         """The answer, a flight to lead or to follow; None where a corrupt entry was in the way and is gone now."""
         request = job.request
-        key = cache_key(request)
         keys = [entry_key(request.tenant, key), stats_key(request.tenant), _flight_key(request, key)]
         looked_up = "1" if job.looked_up or job.tries else ""
         streamed = "1" if job.is_streamed else ""
-        args: list[Argument] = [uuid4().hex, job.task_id, self._lease_ms, STATS_TTL_S, looked_up, following, streamed]
+        args: list[Argument] = [_new_id(), job.task_id, self._lease_ms, STATS_TTL_S, looked_up, following, streamed]
         match cast("list[bytes | int]", await _JOIN.arun(self._client, keys, args)):
             case [b"hit", bytes(value)]:
                 return await self._remembered(request, key, value)
@@ -145,7 +148,7 @@ class RedisSingleFlight:
 
     async def _lead(self, job: Job, flight: _Flight, call: Call) -> Completion:
         try:
-            async with self._kept_alive(flight):
+            with self._kept_alive(flight):
                 completion = await call()
         except RetryLater as later:
             await self._hold(flight, later.wait_s)
@@ -155,32 +158,39 @@ class RedisSingleFlight:
             await self._land(job, flight, _LEFT, None)
             raise
         except KaguraTasksError as error:
-            await self._land(job, flight, {"error": type(error).__name__, "args": list(error.args)}, None)
+            await self._land(job, flight, json.dumps({"error": type(error).__name__, "args": list(error.args)}), None)
             raise
-        entry = self._entry(job.request, completion) if completion.is_complete else None
-        await self._land(job, flight, {"completion": completion.model_dump(mode="json")}, entry)
+        entry = self._entry(job.request, flight.entry, completion) if completion.is_complete else None
+        await self._land(job, flight, f'{{"completion":{completion.model_dump_json()}}}', entry)
         return completion
 
-    def _entry(self, request: CompletionRequest, completion: Completion) -> CacheEntry:
+    def _entry(self, request: CompletionRequest, key: str, completion: Completion) -> CacheEntry:
         ttl_s = request.cache_ttl_s or self._ttl_s
-        key = cache_key(request)
         return CacheEntry(key, completion, ttl=ttl_s, model=request.model, tenant=request.tenant, tags=request.tags)
 
-    @asynccontextmanager
-    async def _kept_alive(self, flight: _Flight) -> AsyncGenerator[None]:
-        """The lease is renewed for as long as the block runs."""
-        renewal = asyncio.create_task(self._renew_for_ever(flight))
+    @contextmanager
+    def _kept_alive(self, flight: _Flight) -> Generator[None]:
+        """The lease is renewed for as long as the block runs; most calls end before it has to be."""
+        loop = asyncio.get_running_loop()
+        renewals: list[asyncio.Task[None]] = []
+
+        def begin() -> None:
+            renewals.append(loop.create_task(self._renew_for_ever(flight)))
+
+        first = loop.call_later(self._renewal_s, begin)
         try:
             yield
         finally:
-            renewal.cancel()
+            first.cancel()
+            for renewal in renewals:
+                renewal.cancel()
 
     async def _renew_for_ever(self, flight: _Flight) -> None:
         while True:
-            await asyncio.sleep(self._lease_s / _RENEWALS_A_LEASE)
             if not await self._renew(flight, self._lease_ms):
                 log.warning("a flight was taken over while its call was running: it may be paid for twice")
                 return
+            await asyncio.sleep(self._renewal_s)
 
     async def _renew(self, flight: _Flight, lease_ms: int) -> bool:
         try:
@@ -192,10 +202,10 @@ class RedisSingleFlight:
         """Keep the flight while its leader waits in the queue for its next try."""
         await self._renew(flight, int(wait_s * 1000) + self._lease_ms)
 
-    async def _land(self, job: Job, flight: _Flight, outcome: dict[str, object], entry: CacheEntry | None) -> None:
+    async def _land(self, job: Job, flight: _Flight, outcome: str, entry: CacheEntry | None) -> None:
         mark = taken_key(job.delivery_tag or job.task_id)
         keys = [flight.key, flight.outcome_key, flight.stats_key, mark, *(store_keys(entry) if entry else [])]
-        args: list[Argument] = [flight.id, flight.fence, json.dumps(outcome), _OUTCOME_TTL_S, STATS_TTL_S]
+        args: list[Argument] = [flight.id, flight.fence, outcome, _OUTCOME_TTL_S, STATS_TTL_S]
         try:
             landed = await _LAND.arun(self._client, keys, [*args, *(store_args(entry) if entry else [])])
         except RedisError as error:
@@ -220,6 +230,10 @@ class RedisSingleFlight:
     @property
     def _lease_ms(self) -> int:
         return int(self._lease_s * 1000)
+
+    @property
+    def _renewal_s(self) -> float:
+        return self._lease_s / _RENEWALS_A_LEASE
 
 
 class LocalSingleFlight:
@@ -264,13 +278,18 @@ class _LocalFlight(NamedTuple):
     streamed: str
 
 
+def _new_id() -> str:
+    """As good as a UUID, whose bits the system makes: asking it, a thread hands the GIL to whichever waits for it."""
+    return f"{random.getrandbits(128):032x}"
+
+
 def _flight_key(request: CompletionRequest, key: str) -> str:
     return f"kagura:flight:{request.tenant}:{key}"
 
 
 def _flight(request: CompletionRequest, key: str, flight_id: str, fence: int = 0) -> _Flight:
     outcome_key = f"kagura:flight:{request.tenant}:outcome:{flight_id}"
-    return _Flight(_flight_key(request, key), outcome_key, stats_key(request.tenant), flight_id, fence)
+    return _Flight(key, _flight_key(request, key), outcome_key, stats_key(request.tenant), flight_id, fence)
 
 
 @asynccontextmanager
@@ -288,7 +307,7 @@ async def _relayed(task_id: str, relay: Relay) -> AsyncGenerator[None]:
 def _outcome(payload: bytes) -> Completion | None:
     """What the leader announced: its answer, or its error, which is raised here as well; None where it just left."""
     outcome = cast("dict[str, object]", json.loads(payload))
-    if outcome == _LEFT:
+    if "left" in outcome:
         return None
     if "error" in outcome:
         raise rebuild(str(outcome["error"]), cast("list[object]", outcome["args"]))

@@ -15,7 +15,8 @@ from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import close_async_clients
 from kagura_tasks.executors import open_executor
 from kagura_tasks.groups import LLMGroupResult, MapReduceResult
-from kagura_tasks.mapping import MapOrder, OnError, Promptlike, made_of, planned_items, prompts_of
+from kagura_tasks.mapping import MapOrder, OnError, Promptlike, checked, made_of, planned_items, prompts_of
+from kagura_tasks.maps.store import MapChanges
 from kagura_tasks.requests import Prompt, build_request, priority_of
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest, Priority
@@ -178,6 +179,7 @@ class LLMClient:
         id: str | None = None,
         max_in_flight: int | None = None,
         on_error: OnError = "collect",
+        budget_usd: float | None = None,
         priority: Priority | str | int = Priority.BATCH,
         about: Mapping[str, str] | None = None,
         **options: Any,
@@ -196,6 +198,8 @@ class LLMClient:
             max_in_flight: Items in queues and with workers at a time; default: `KAGURA_TASKS_MAP_MAX_IN_FLIGHT`.
             on_error: What a failed item does: "collect" (nothing to the others), "fail" (no further one is started), or
                 the part of all items that may fail before no further one is started: 0.05.
+            budget_usd: What the calls may cost together. A call is made only where there is room for the most that it
+                may cost, by LiteLLM's price map; an item whose model has no price there fails (PriceUnknown).
             priority: See `request`. The default waits behind all that people wait for.
             about: Small texts to find again with the map (LLMGroupResult.about).
             options: See `request`; they count for all items but those that are requests.
@@ -206,7 +210,9 @@ class LLMClient:
             RedisUnreachable: Not all could be sent; nothing was paid for.
         """
         tenant = options.pop("tenant", None) or self.settings.tenant
-        order = MapOrder(id or uuid(), tenant, priority_of(priority), max_in_flight, on_error, dict(about or {}))
+        order = MapOrder(
+            id or uuid(), tenant, priority_of(priority), max_in_flight, on_error, budget_usd, dict(about or {})
+        )
         ask = partial(self.request, **options, tenant=tenant, priority=order.priority)
         limit_bytes = self.settings.max_prompt_bytes
         return self._executor.maps.start(order, planned_items(ask, prompts_of(prompts, template, rows, limit_bytes)))
@@ -226,6 +232,7 @@ class LLMClient:
         id: str | None = None,
         max_in_flight: int | None = None,
         on_error: OnError = "collect",
+        budget_usd: float | None = None,
         priority: Priority | str | int = Priority.BATCH,
         about: Mapping[str, str] | None = None,
         **options: Any,
@@ -242,6 +249,7 @@ class LLMClient:
             reduce_options: Options of the reduction, where they differ: `{"model": "openai/gpt-4o"}`.
             context_tokens: Tokens that the reduction's model takes, prompt and answer together; default: what LiteLLM
                 knows of it.
+            budget_usd: See `map`. The reduction itself does not count.
             id: See `map`, as all others.
 
         Raises:
@@ -254,7 +262,7 @@ class LLMClient:
         same: dict[str, Any] = {"tenant": tenant, "priority": step}
         request = self.request("?", **{**options, **(reduce_options or {}), **same})
         plan = plan_of(request, template=reduce, context_tokens=context_tokens, max_prompt_bytes=limit)
-        order = MapOrder(id or uuid(), tenant, step, max_in_flight, on_error, dict(about or {}), plan)
+        order = MapOrder(id or uuid(), tenant, step, max_in_flight, on_error, budget_usd, dict(about or {}), plan)
         ask = partial(self.request, **{**options, **same})
         prompts = prompts_of(None, map, items, limit) if isinstance(map, str) else made_of(items, map)
         parts = self._executor.maps.start(order, planned_items(ask, prompts))
@@ -275,6 +283,7 @@ class LLMClient:
         tenant: str | None = None,
         retry_failed: bool = False,
         max_in_flight: int | None = None,
+        budget_usd: float | None = None,
     ) -> LLMGroupResult:
         """Go on with a map that was paused, cancelled, stopped by failures, or broken. Pays for what is missing.
 
@@ -283,13 +292,15 @@ class LLMClient:
             tenant: Whose data it is; default: the client's.
             retry_failed: What failed is tried again.
             max_in_flight: Items at a time from now on; default: as before.
+            budget_usd: What all calls may cost together, those before included; default: as before.
 
         Raises:
             MapExpired: There is no such map, or none any more.
             RedisUnreachable: Redis did not answer.
         """
         tenant = tenant or self.settings.tenant
-        return self._executor.maps.resume(map_id, tenant, retry_failed=retry_failed, window=max_in_flight)
+        changes = checked(MapChanges(retry_failed, max_in_flight, budget_usd))
+        return self._executor.maps.resume(map_id, tenant, changes)
 
     async def aresume_map(self, map_id: str, **options: Any) -> LLMGroupResult:
         """The same, without blocking the event loop."""

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from kagura_tasks.errors import KaguraTasksError, ResultTimeout, TaskFailed
+from kagura_tasks.errors import BudgetExceeded, KaguraTasksError, MapFailed, ResultTimeout, TaskFailed
 from kagura_tasks.requests import Prompt
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest
@@ -76,7 +76,8 @@ class MapProgress:
     """How far a map is.
 
     Attributes:
-        state: "running", "paused", "cancelled", "failed", "done", or "uploading" while items are still added.
+        state: "running", "paused", "cancelled", "failed" (more items than `on_error` allows), "over_budget", "done", or
+            "uploading" while items are still added.
         total: Items.
         done: Items with an answer.
         failed: Items with an error.
@@ -85,6 +86,7 @@ class MapProgress:
         prompt_tokens: Tokens of the prompts of all calls that were paid for.
         completion_tokens: Tokens of their answers.
         cost_usd: Their price; calls of models that LiteLLM has no price for count nothing.
+        budget_usd: What they may cost together; None: there is no limit.
         rate_per_s: Items that end a second, by the latest 256.
         eta_s: Seconds until all have ended at that rate; None where none has ended yet.
     """
@@ -98,6 +100,7 @@ class MapProgress:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
+    budget_usd: float | None = None
     rate_per_s: float = 0.0
 
     @property
@@ -117,6 +120,13 @@ class MapProgress:
         if not left:
             return 0.0
         return left / self.rate_per_s if self.rate_per_s else None
+
+
+def stopped(map_id: str, progress: MapProgress) -> KaguraTasksError:
+    """What a map that stopped by itself raises."""
+    if progress.state == "over_budget":
+        return BudgetExceeded(map_id, progress.budget_usd or 0.0, progress.cost_usd)
+    return MapFailed(map_id, progress.failed, progress.total)
 
 
 class GroupSource(Protocol):
@@ -157,6 +167,7 @@ class LLMGroupResult:
     Failed items do not raise: each has its typed error in its place. What raises is what befell the map as a whole:
 
     - MapFailed: more items failed than `on_error` allows. What was answered is kept.
+    - BudgetExceeded: `budget_usd` has no room for a further call. What was answered is kept.
     - MapExpired: there is no such map, or none any more.
     - TaskCancelled: the map was cancelled.
     - ResultTimeout: no item ended for so long. The map goes on.

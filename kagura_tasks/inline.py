@@ -27,7 +27,7 @@ from kagura_tasks.streaming.log import StreamName
 from kagura_tasks.streaming.outlet import StreamTerms
 from kagura_tasks.streaming.writer import StreamWriter
 from kagura_tasks.worker.completion import CompletionRunner
-from kagura_tasks.worker.job import Delivery, Job
+from kagura_tasks.worker.job import Delivery, Job, OverBudget
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.runtime import open_providers
@@ -91,6 +91,8 @@ class InlineExecutor:
             self._streams.reserve(name)
         try:
             return await (await self._opened()).run(job)
+        except OverBudget:
+            raise
         except (asyncio.CancelledError, TaskCancelled):
             if job.is_streamed:
                 # Nothing happens where the stream has ended already.

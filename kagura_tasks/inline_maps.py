@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from kagura_tasks.errors import KaguraTasksError, MapExpired, MapFailed, TaskCancelled, TaskFailed
-from kagura_tasks.groups import Answer, LLMGroupResult, MapOutcome, MapProgress
+from kagura_tasks.errors import KaguraTasksError, MapExpired, PriceUnknown, TaskCancelled, TaskFailed
+from kagura_tasks.groups import Answer, LLMGroupResult, MapOutcome, MapProgress, stopped
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.mapping import MapOrder, PlannedItem
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.maps.outcomes import document_of
+from kagura_tasks.maps.store import MapChanges
 from kagura_tasks.plans import ReducePlan
 from kagura_tasks.results import LLMResult
-from kagura_tasks.schemas import Completion
+from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.streaming.log import StreamName
-from kagura_tasks.worker.job import Job
+from kagura_tasks.worker.budgets import dearest_usd
+from kagura_tasks.worker.job import Job, OverBudget
 
 T = TypeVar("T")
 
@@ -63,9 +67,10 @@ class InlineMaps:
         """See Maps."""
         name = MapName(order.tenant, order.map_id)
         if name in self._maps:
-            return self.resume(order.map_id, order.tenant, retry_failed=False, window=order.window)
+            changes = MapChanges(window=order.window, budget_usd=order.budget_usd)
+            return self.resume(order.map_id, order.tenant, changes)
         self._maps[name] = started = InlineMap(name, order, list(items), self._calls.answer, self._loop)
-        self._loop.run(started.resume(retry_failed=False, window=order.window or self._window))
+        self._loop.run(started.resume(MapChanges(False, order.window or self._window, order.budget_usd)))
         if order.reduce is not None:
             _ = self._calls.begin(StreamName(name.tenant, name.reduce_id), self._reduce(started, order.reduce, name))
         return LLMGroupResult(order.map_id, started)
@@ -78,10 +83,10 @@ class InlineMaps:
         """See Maps."""
         return LLMGroupResult(map_id, self._find(map_id, tenant))
 
-    def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
+    def resume(self, map_id: str, tenant: str, changes: MapChanges) -> LLMGroupResult:
         """See Maps."""
         found = self._find(map_id, tenant)
-        self._loop.run(found.resume(retry_failed=retry_failed, window=window))
+        self._loop.run(found.resume(changes))
         return LLMGroupResult(map_id, found)
 
     async def _reduce(self, parts: InlineMap, plan: ReducePlan, name: MapName) -> Completion:
@@ -110,7 +115,10 @@ class InlineMap:
         self._loop = loop
         self._state = "paused"
         self._window = 1
-        self._open: Iterator[int] = iter(())
+        self._room = 1
+        self._budget_usd: float | None = None
+        self._reserved_usd: dict[int, float] = {}
+        self._open: deque[int] = deque()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._outcomes: dict[int, MapOutcome] = {}
         self._failed = 0
@@ -118,12 +126,14 @@ class InlineMap:
         self._ended_at: list[float] = []
         self._news = asyncio.Condition()
 
-    async def resume(self, *, retry_failed: bool, window: int | None) -> None:
+    async def resume(self, changes: MapChanges) -> None:
         """Work on all that has no outcome; with `retry_failed`, on what failed as well."""
-        self._window = window or self._window
-        if retry_failed:
+        self._window = self._room = changes.window or self._window
+        self._budget_usd = changes.budget_usd or self._budget_usd
+        if changes.retry_failed:
             self._forget_failures()
-        self._open = iter([i for i in range(len(self._items)) if i not in self._outcomes and i not in self._running])
+        every = range(len(self._items))
+        self._open = deque(index for index in every if index not in self._outcomes and index not in self._running)
         self._state = "running"
         await self._advance()
 
@@ -178,8 +188,8 @@ class InlineMap:
                     return []
                 if self._state == "cancelled":
                     raise TaskCancelled(self._name.map_id)
-                if self._state == "failed":
-                    raise self._failure()
+                if self._state in ("failed", "over_budget"):
+                    raise stopped(self._name.map_id, await self._progress())
                 await self._news.wait()
             return outcomes
 
@@ -199,11 +209,11 @@ class InlineMap:
 
     async def _advance(self) -> None:
         """Start as many items as there is room for, and tell those who follow."""
-        while self._state == "running" and len(self._running) < self._window:
-            index = next(self._open, None)
-            if index is None:
+        while self._state == "running" and len(self._running) < min(self._window, self._room):
+            if not self._open:
                 self._state = "running" if self._running else "done"
                 break
+            index = self._open.popleft()
             self._running[index] = asyncio.create_task(self._work(index), name="kagura-map-item")
         async with self._news:
             self._news.notify_all()
@@ -212,7 +222,11 @@ class InlineMap:
         request, custom_id = self._items[index]
         answer: Answer
         try:
-            answer = await self._answer(Job(request, self._name.task_id(index)))
+            paid = None if self._budget_usd is None else partial(self._reserve, index, request)
+            answer = await self._answer(Job(request, self._name.task_id(index), before_call=paid))
+        except OverBudget:
+            await self._refuse(index)
+            return
         except KaguraTasksError as error:
             answer = error
         except asyncio.CancelledError:
@@ -221,12 +235,33 @@ class InlineMap:
         except Exception as error:  # noqa: BLE001 (a defect of one item is no reason to lose the others)
             answer = TaskFailed(type(error).__name__)
         del self._running[index]
+        self._reserved_usd.pop(index, None)
+        self._room += 1
         self._outcomes[index] = MapOutcome.of(index, custom_id, answer, 0)
         self._failed += isinstance(answer, KaguraTasksError)
         self._ended.append(index)
         self._ended_at = [*self._ended_at[1 - _PACE :], asyncio.get_running_loop().time()]
         if self._max_failed >= 0 and self._failed > self._max_failed and self._state == "running":
             self._state = "failed"
+        await self._advance()
+
+    async def _reserve(self, index: int, request: CompletionRequest) -> None:
+        """Set aside what the call may cost at most. Raises OverBudget or PriceUnknown."""
+        usd = await dearest_usd(request)
+        if usd is None:
+            raise PriceUnknown("LiteLLM's price map does not say what a call may cost", request.model)
+        others = sum(aside for other, aside in self._reserved_usd.items() if other != index)
+        if (await self._progress()).cost_usd + others + usd > (self._budget_usd or 0.0):
+            raise OverBudget(self._name.task_id(index))
+        self._reserved_usd[index] = usd
+
+    async def _refuse(self, index: int) -> None:
+        """Let the item wait until others cost less than was set aside for them; where there are none, stop."""
+        del self._running[index]
+        self._open.appendleft(index)
+        self._room = len(self._running)
+        if not self._running and self._state == "running":
+            self._state = "over_budget"
         await self._advance()
 
     async def _stop(self, state: str) -> None:
@@ -244,9 +279,6 @@ class InlineMap:
                 self._ended[at] = None
         self._failed = 0
 
-    def _failure(self) -> MapFailed:
-        return MapFailed(self._name.map_id, self._failed, len(self._items))
-
     async def _progress(self) -> MapProgress:
         answers = [one.completion for one in self._outcomes.values() if one.completion is not None]
         paid = [answer.usage for answer in answers if not answer.cached]
@@ -261,5 +293,6 @@ class InlineMap:
             prompt_tokens=sum(usage.prompt_tokens for usage in paid),
             completion_tokens=sum(usage.completion_tokens for usage in paid),
             cost_usd=sum(usage.cost_usd or 0.0 for usage in paid),
+            budget_usd=self._budget_usd,
             rate_per_s=(len(self._ended_at) - 1) / since_s if since_s and len(self._ended_at) > 1 else 0.0,
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from kagura_tasks.errors import InvalidRequest, ItemInvalid
 from kagura_tasks.groups import LLMGroupResult, MapItem
+from kagura_tasks.maps.store import MapChanges
 from kagura_tasks.plans import ReducePlan
 from kagura_tasks.prompts import PromptTemplate
 from kagura_tasks.requests import Prompt
@@ -23,6 +25,9 @@ OnError = Literal["collect", "fail"] | float
 
 #: Items of one map.
 MOST_ITEMS: Final = 1_000_000
+
+#: Items of one map in flight at a time: they are sent in one step, in which Redis does nothing else.
+MOST_IN_FLIGHT: Final = 10_000
 
 _CUSTOM_ID_CHARS: Final = 512
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -45,6 +50,7 @@ class MapOrder:
         priority: Before whom its items are served.
         window: Items in flight at a time; None: as the settings say.
         on_error: What a failed item does.
+        budget_usd: What its calls may cost together; None: there is no limit.
         about: What the caller wants to find again with the map.
         reduce: What becomes of all answers, once; None: nothing.
     """
@@ -54,13 +60,13 @@ class MapOrder:
     priority: Priority
     window: int | None = None
     on_error: OnError = "collect"
+    budget_usd: float | None = None
     about: dict[str, str] = field(default_factory=dict[str, str])
     reduce: ReducePlan | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest for what can be right for no map."""
-        if self.window is not None and not 0 < self.window <= 10_000:
-            raise InvalidRequest("max_in_flight is a number from 1 to 10,000")
+        _ = checked(MapChanges(window=self.window, budget_usd=self.budget_usd))
         is_part = isinstance(self.on_error, int | float) and 0 <= self.on_error <= 1
         if not is_part and self.on_error not in ("collect", "fail"):
             raise InvalidRequest('on_error is "collect", "fail", or the part of the items that may fail (0.05)')
@@ -70,6 +76,15 @@ class MapOrder:
         if self.on_error == "collect":
             return -1
         return 0 if self.on_error == "fail" else int(total * float(self.on_error))
+
+
+def checked(changes: MapChanges) -> MapChanges:
+    """The changes. Raises InvalidRequest for what can be right for no map."""
+    if changes.window is not None and not 0 < changes.window <= MOST_IN_FLIGHT:
+        raise InvalidRequest(f"max_in_flight is a number from 1 to {MOST_IN_FLIGHT:,}")
+    if changes.budget_usd is not None and not 0 < changes.budget_usd < inf:
+        raise InvalidRequest("budget_usd is a number above 0")
+    return changes
 
 
 class Maps(Protocol):
@@ -87,7 +102,7 @@ class Maps(Protocol):
         """The handle of the one answer that a map's answers are reduced to."""
         ...
 
-    def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
+    def resume(self, map_id: str, tenant: str, changes: MapChanges) -> LLMGroupResult:
         """Go on with a map that was stopped, or broken. Raises MapExpired."""
         ...
 

@@ -18,7 +18,7 @@ from kagura_tasks.loops import outcome
 from kagura_tasks.mapping import MapOrder, PlannedItem
 from kagura_tasks.maps.messages import ListedMessage, item_message, message_for
 from kagura_tasks.maps.names import MapName
-from kagura_tasks.maps.store import MapStore, MapTerms, StoredItem
+from kagura_tasks.maps.store import MapChanges, MapStore, MapTerms, StoredItem
 from kagura_tasks.memory_loss import ids_of_all_tasks
 from kagura_tasks.queued_answers import QueuedAnswer
 from kagura_tasks.recorded_maps import RecordedMap, ReducedAnswer
@@ -46,7 +46,8 @@ class QueueMaps:
         store = MapStore(self._settings, name)
         with self._errors():
             if WAITING.run(store.begin()):
-                return self.resume(order.map_id, order.tenant, retry_failed=False, window=order.window)
+                changes = MapChanges(window=order.window, budget_usd=order.budget_usd)
+                return self.resume(order.map_id, order.tenant, changes)
             try:
                 total = _upload(store, items)
                 is_started = WAITING.run(store.start(self._terms(name, order, total)))
@@ -68,29 +69,30 @@ class QueueMaps:
         reduced = QueuedAnswer(StreamName(tenant, name.reduce_id), self._settings, self._app)
         return LLMResult(name.reduce_id, ReducedAnswer(name.reduce_id, RecordedMap(self._settings, name), reduced))
 
-    def resume(self, map_id: str, tenant: str, *, retry_failed: bool, window: int | None) -> LLMGroupResult:
+    def resume(self, map_id: str, tenant: str, changes: MapChanges) -> LLMGroupResult:
         """See Maps."""
         name = MapName(tenant, map_id)
         with self._errors():
-            state = WAITING.run(self._resume(MapStore(self._settings, name), retry_failed, window))
+            state = WAITING.run(self._resume(MapStore(self._settings, name), changes))
         if not state:
             raise MapExpired(map_id)
         if state == "uploading":
             raise InvalidRequest(f"map {map_id} was never started, because its items were not all added: send it again")
         return self._handle(name)
 
-    async def _resume(self, store: MapStore, retry_failed: bool, window: int | None) -> str:
+    async def _resume(self, store: MapStore, changes: MapChanges) -> str:
         """Items whose messages are gone (a queue was purged, say) are sent again."""
         flying = await store.in_flight()
         known = await ids_of_all_tasks(self._settings) if flying else frozenset[str]()
         lost = [index for index in flying if store.name.task_id(index) not in known]
-        return await store.resume(retry_failed=retry_failed, window=window, lost=lost)
+        return await store.resume(changes, lost)
 
     def _terms(self, name: MapName, order: MapOrder, total: int) -> MapTerms:
         return MapTerms(
             total=total,
             window=order.window or self._settings.map_max_in_flight,
             max_failed=order.max_failed(total),
+            budget_usd=order.budget_usd,
             item=item_message(self._app, signatures.map_item(self._app, name, order.priority)),
             then=self._then(name, order),
             ttl_s=self._settings.map_ttl_s,

@@ -10,8 +10,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 from kagura_tasks.connections import REDIS_AWAY, redis_errors
-from kagura_tasks.errors import MapFailed, ResultTimeout, TaskCancelled
-from kagura_tasks.groups import MapOutcome, MapProgress
+from kagura_tasks.errors import ResultTimeout, TaskCancelled
+from kagura_tasks.groups import MapOutcome, MapProgress, stopped
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.maps.outcomes import answer_in
 from kagura_tasks.maps.store import MapStore, Page, StoredOutcome
@@ -61,7 +61,10 @@ class RecordedMap:
         counts = {name: int(fields.get(name, 0)) for name in names}
         cost_usd = float(fields.get("cost_usd", 0))
         state = fields["state"]
-        return MapProgress(state, **counts, in_flight=in_flight, cost_usd=cost_usd, rate_per_s=rate_per_s)
+        budget_usd = float(fields["budget_usd"]) if "budget_usd" in fields else None
+        return MapProgress(
+            state, **counts, in_flight=in_flight, cost_usd=cost_usd, budget_usd=budget_usd, rate_per_s=rate_per_s
+        )
 
     async def about(self) -> dict[str, str]:
         """See GroupSource."""
@@ -121,9 +124,8 @@ class RecordedMap:
         """No outcome will follow those that were read. Raises what ended the map early."""
         if page.state == "cancelled":
             raise TaskCancelled(self._name.map_id)
-        if page.state == "failed":
-            progress = await self.progress()
-            raise MapFailed(self._name.map_id, progress.failed, progress.total)
+        if page.state in ("failed", "over_budget"):
+            raise stopped(self._name.map_id, await self.progress())
         return page.state == "done"
 
     async def _has_ended(self) -> bool:
@@ -134,6 +136,8 @@ class RecordedMap:
             return False
         if fields["state"] == "cancelled":
             raise TaskCancelled(self._name.map_id)
+        if fields["state"] == "over_budget":
+            raise stopped(self._name.map_id, await self.progress())
         return "ended_ms" in fields
 
     async def _give_up(self) -> None:

@@ -21,6 +21,7 @@ KaguraTasksError
 │   ├── StreamLost             nobody writes it any more
 │   └── StreamRestarted        a new attempt began after text was handed out
 ├── MapError                   a map as a whole; each item has an error of its own
+│   ├── BudgetExceeded         the budget has no room for a further call
 │   ├── MapExpired             there is no such map, or none any more
 │   └── MapFailed              more items failed than `on_error` allows
 ├── OutputInvalid              the model's answer does not fit the type that was asked for
@@ -33,6 +34,7 @@ KaguraTasksError
     └── PermanentError         another try gives the same answer
         ├── AuthenticationFailed   no key on the worker, or a refused one
         ├── UnknownModel
+        ├── PriceUnknown       a budget cannot be kept with this model
         ├── RequestRefused     the provider or LiteLLM does not take this request
         │   └── ContextTooLong
         └── ContentRefused     the provider's safety filter
@@ -43,12 +45,13 @@ An error crosses the wire as its class's name and its `args`: every field is pos
 from __future__ import annotations
 
 from kagura_tasks.errors.base import ConfigurationError, KaguraTasksError, RedisUnreachable
-from kagura_tasks.errors.maps import MapError, MapExpired, MapFailed, NothingToReduce, OutputUnwritable
+from kagura_tasks.errors.maps import BudgetExceeded, MapError, MapExpired, MapFailed, NothingToReduce, OutputUnwritable
 from kagura_tasks.errors.providers import (
     AuthenticationFailed,
     ContentRefused,
     ContextTooLong,
     PermanentError,
+    PriceUnknown,
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
@@ -70,6 +73,7 @@ from kagura_tasks.errors.tasks import OutputInvalid, ResultTimeout, TaskCancelle
 
 __all__ = [
     "AuthenticationFailed",
+    "BudgetExceeded",
     "ConfigurationError",
     "ContentRefused",
     "ContextTooLong",
@@ -83,6 +87,7 @@ __all__ = [
     "OutputInvalid",
     "OutputUnwritable",
     "PermanentError",
+    "PriceUnknown",
     "PromptError",
     "PromptTooLarge",
     "ProviderError",

@@ -45,6 +45,24 @@ class MapFailed(MapError):
         )
 
 
+class BudgetExceeded(MapError):
+    """The budget has no room for the most that a further call may cost: none is made. What was answered is kept."""
+
+    def __init__(self, map_id: str, budget_usd: float, spent_usd: float) -> None:
+        """Take the map's id, what its calls may cost together, and what they have cost so far (USD)."""
+        super().__init__(map_id, budget_usd, spent_usd)
+        self.map_id = map_id
+        self.budget_usd = budget_usd
+        self.spent_usd = spent_usd
+
+    def __str__(self) -> str:
+        """Say both sums, and how to go on."""
+        return (
+            f"map {self.map_id} has spent {self.spent_usd:.6g} of {self.budget_usd:.6g} USD, and a further call may "
+            "cost more than what is left. What was answered is kept; `resume_map` goes on with a larger `budget_usd`"
+        )
+
+
 class NothingToReduce(KaguraTasksError):
     """Nothing is there to be reduced: all of it has failed, or there was none."""
 

@@ -73,6 +73,12 @@ class UnknownModel(PermanentError):
     hint = "Use LiteLLM's names, with the provider in front: openai/gpt-4o-mini"
 
 
+class PriceUnknown(PermanentError):
+    """A budget cannot be kept, because LiteLLM's price map does not know what a call of this model may cost."""
+
+    hint = "Use a model with a price, bound its answers with max_tokens, or set no budget"
+
+
 class RequestRefused(PermanentError):
     """The provider, or LiteLLM on its behalf, does not take this request."""
 

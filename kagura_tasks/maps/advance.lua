@@ -9,7 +9,7 @@ end
 
 local function touch(map)
   local ttl_s = redis.call('HGET', map, 'ttl_s')
-  for _, part in ipairs({'', ':items', ':ids', ':outcomes', ':ended', ':flying', ':ending', ':again', ':pace'}) do
+  for _, part in ipairs({'', ':items', ':ids', ':outcomes', ':ended', ':flying', ':ending', ':again', ':pace', ':reserved'}) do
     redis.call('EXPIRE', map .. part, ttl_s)
   end
 end
@@ -37,7 +37,10 @@ end
 
 -- Send as many items as the window has room for.
 local function advance(map, now)
-  local state, total, window, list, message = unpack(redis.call('HMGET', map, 'state', 'total', 'window', 'list', 'message'))
+  local names = {'state', 'total', 'window', 'list', 'message', 'room'}
+  local state, total, window, list, message, room = unpack(redis.call('HMGET', map, unpack(names)))
+  -- Where a budget holds items back, a wider window would only have them refused.
+  if room then window = math.min(tonumber(window), tonumber(room)) end
   local flying = redis.call('SCARD', map .. ':flying')
   local id = string.match(map, '[^:]+$')
   local is_empty = false

@@ -1,13 +1,15 @@
 -- Go on with a map that was stopped or broken. Joined behind advance.lua.
--- KEYS: map   ARGV: '1' to send what failed once more or '', the window or '' for the one it has, then the numbers of items that
--- were sent, and whose messages are in no queue and with no worker
+-- KEYS: map   ARGV: '1' to send what failed once more or '', the window and the budget (USD) or '' for those it has, then the
+-- numbers of items that were sent, and whose messages are in no queue and with no worker
 -- Returns its state; '' where there is no such map.
 local map = KEYS[1]
 local state = redis.call('HGET', map, 'state')
 if not state then return '' end
 if state == 'uploading' then return state end
 if ARGV[2] ~= '' then redis.call('HSET', map, 'window', ARGV[2]) end
-for i = 3, #ARGV do
+if ARGV[3] ~= '' then redis.call('HSET', map, 'budget_usd', ARGV[3]) end
+redis.call('HDEL', map, 'room')
+for i = 4, #ARGV do
   if redis.call('SREM', map .. ':flying', ARGV[i]) == 1 then redis.call('RPUSH', map .. ':again', ARGV[i]) end
 end
 if ARGV[1] ~= '' and tonumber(redis.call('HGET', map, 'failed') or 0) > 0 then

@@ -79,6 +79,7 @@ class MapTerms:
         total: Items.
         window: Items in flight at a time.
         max_failed: More failures than these stop the map; -1: none do.
+        budget_usd: What its calls may cost together; None: there is no limit.
         item: The message of any item.
         then: The message of the task that is sent when all have ended; None: there is none.
         ttl_s: Seconds for which the map is kept after its last change.
@@ -88,6 +89,7 @@ class MapTerms:
     total: int
     window: int
     max_failed: int
+    budget_usd: float | None
     item: ListedMessage
     then: ListedMessage | None
     ttl_s: int
@@ -95,12 +97,27 @@ class MapTerms:
 
     def fields(self) -> list[Argument]:
         """The map's fields and their values in turn."""
+        budget: tuple[Argument, ...] = () if self.budget_usd is None else ("budget_usd", self.budget_usd)
         then = ("then_list", self.then.list_key, "then_message", self.then.text) if self.then else ()
         return [
             *("total", self.total, "window", self.window, "max_failed", self.max_failed, "next", 0),
-            *("list", self.item.list_key, "message", self.item.text, *then),
+            *("list", self.item.list_key, "message", self.item.text, *then, *budget),
             *("ttl_s", self.ttl_s, "about", json.dumps(self.about)),
         ]
+
+
+class MapChanges(NamedTuple):
+    """What is different from now on, where a map is resumed.
+
+    Attributes:
+        retry_failed: What failed is tried again.
+        window: Items in flight at a time; None: as before.
+        budget_usd: What all calls may cost together, those before included; None: as before.
+    """
+
+    retry_failed: bool = False
+    window: int | None = None
+    budget_usd: float | None = None
 
 
 class MapStore:
@@ -153,9 +170,10 @@ class MapStore:
         if state == "cancelled":
             await self._end_calls(self.name.task_id(int(index)) for index in flying)
 
-    async def resume(self, *, retry_failed: bool, window: int | None, lost: Iterable[int]) -> str:
+    async def resume(self, changes: MapChanges, lost: Iterable[int]) -> str:
         """Go on; the state then, "" where there is no such map. `lost`: items whose messages are gone."""
-        return await self._state(_RESUME, ["1" if retry_failed else "", window or "", *lost])
+        again = "1" if changes.retry_failed else ""
+        return await self._state(_RESUME, [again, changes.window or "", changes.budget_usd or "", *lost])
 
     async def in_flight(self) -> set[int]:
         """The numbers of the items that were sent, and have not ended."""

@@ -1,0 +1,19 @@
+"""What a call may cost, before it is made."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kagura_tasks.schemas import CompletionRequest
+
+
+async def dearest_usd(request: CompletionRequest) -> float | None:
+    """The most that one call may cost (USD): its prompt, and the longest answer. None where that is not known.
+
+    Tokens are counted as LiteLLM counts them, in a thread: a long prompt takes a while.
+    """
+    # With LiteLLM, which is there where calls are made, and nowhere else.
+    from kagura_tasks.providers.estimate import estimate
+
+    (found,) = await asyncio.to_thread(estimate, [request])
+    return found.high_usd

@@ -7,7 +7,7 @@ local flying = redis.call('SMEMBERS', map .. ':flying')
 local may = state == 'running'
 if ARGV[1] == 'cancelled' then
   -- Twice, too: whoever cancelled it may have been killed before the workers were told.
-  may = may or state == 'paused' or state == 'cancelled' or (state == 'failed' and #flying > 0)
+  may = may or state == 'paused' or state == 'over_budget' or state == 'cancelled' or (state == 'failed' and #flying > 0)
 end
 if not may then return {} end
 redis.call('HSET', map, 'state', ARGV[1])

@@ -83,6 +83,8 @@ class CompletionRunner:
         tries = job.tries or Tries(attempts=0, started_at=time.time())
         while True:
             tries = replace(tries, attempts=tries.attempts + 1)
+            if job.before_call is not None:
+                await job.before_call()
             try:
                 completion = await call(job.request, job.request.timeout_s or self.call_timeout_s)
                 # Attempts whose worker died are attempts too.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from kagura_tasks.errors import TransientError
+from kagura_tasks.errors import TaskCancelled, TransientError
 from kagura_tasks.schemas import CompletionRequest
 from kagura_tasks.worker.retries import Tries
 
@@ -26,6 +27,10 @@ class HandedBack(Exception):
 
 class TakenAway(Exception):
     """The task was given to another worker meanwhile: this one's answer is not wanted."""
+
+
+class OverBudget(TaskCancelled):
+    """There is no money for the call. Whoever shares it may have some: to them, it is as if this task was cancelled."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Job:
         is_streamed: The text is published while it is written.
         tries: What earlier deliveries tried; None on the first.
         may_leave: A long wait before the next try may be spent in the queue; False: it is sat out here.
+        before_call: Awaited before each call of the provider. What it raises ends the job.
     """
 
     request: CompletionRequest
@@ -70,6 +76,7 @@ class Job:
     is_streamed: bool = False
     tries: Tries | None = None
     may_leave: bool = True
+    before_call: Callable[[], Awaitable[None]] | None = None
 
     @property
     def least_attempt(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from celery import Celery, Task, states
@@ -18,8 +19,8 @@ from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import OnError, ReducePlan, enveloped
 from kagura_tasks.queues import TaskName
 from kagura_tasks.schemas import Completion, CompletionRequest, Wire, problems_of
-from kagura_tasks.worker.job import Delivery, HandedBack, RetryLater, TakenAway
-from kagura_tasks.worker.map_items import outcomes_of, take
+from kagura_tasks.worker.job import Delivery, HandedBack, OverBudget, RetryLater, TakenAway
+from kagura_tasks.worker.map_items import outcomes_of, reserve, take
 from kagura_tasks.worker.map_outcomes import MapOutcomes
 from kagura_tasks.worker.retries import Tries
 from kagura_tasks.worker.runtime import Runtime
@@ -86,8 +87,13 @@ def register(app: Celery, runtime: Runtime) -> None:
         name, delivery = MapName(tenant, map_id), _delivery(task, tries)
 
         async def answer() -> Completion:
-            payload = await take(runtime.settings, name, delivery.task_id)
-            return await runtime.answer(delivery.job(_checked(CompletionRequest, payload)))
+            taken = await take(runtime.settings, name, delivery.task_id)
+            request = _checked(CompletionRequest, taken.request)
+            paid = partial(reserve, runtime.settings, name, delivery.task_id, request) if taken.has_budget else None
+            try:
+                return await runtime.answer(replace(delivery.job(request), before_call=paid))
+            except OverBudget:
+                raise TakenAway from None
 
         return _finished(task, lambda: runtime.wait_for(answer()), "raise", (tenant, map_id), {})
 

@@ -186,15 +186,35 @@ def test_a_map_is_paused_from_elsewhere(
     assert (told["state"], told["done"], told["total"]) == ("paused", 4, 8)
 
 
+INLINE = {
+    "KAGURA_TASKS_EXECUTION": "inline",
+    "KAGURA_TASKS_REDIS_URL": "redis://localhost:1/0",
+    "OPENAI_API_KEY": "test-key",
+}
+
+
+def test_a_map_of_this_process_writes_what_is_in_flight(stub: StubServer, source: Path, output: Path, tmp_path: Path):
+    """After Ctrl-C: it would be lost with the process, and was paid for. The output is what the rest is found by."""
+    hold_from(stub, source, fast=2, held=6)
+    environment = {**INLINE, "OPENAI_API_BASE": stub.base_url}
+    command = ["map", str(source), str(output), "--max-in-flight", "3"]
+    with started(tmp_path, *command, environment=environment) as running:
+
+        def stop() -> None:
+            running.process.send_signal(signal.SIGINT)
+            until(lambda: "calls in flight" in running.stderr, 30, "the pause")
+            stub.release()
+
+        stopped_in_the_middle(running, stub, output, stop, fast=2, window=3)
+        assert running.process.wait(60) == 130
+        assert f"kagura-tasks map {source} {output} --resume" in running.stderr
+    assert lines(output) == stub.count() == 5
+
+
 def test_a_map_of_this_process_needs_no_redis(llm: LlmServer, source: Path, output: Path):
     """With inline calls the output is all that is left, and --resume goes by it."""
     write_prompts(source, "a", "b")
-    environment = {
-        "KAGURA_TASKS_EXECUTION": "inline",
-        "KAGURA_TASKS_REDIS_URL": "redis://localhost:1/0",
-        "OPENAI_API_KEY": "test-key",
-        "OPENAI_API_BASE": llm.base_url,
-    }
+    environment = {**INLINE, "OPENAI_API_BASE": llm.base_url}
     done = subprocess.run(
         [PROGRAM, "map", str(source), str(output)], env={**os.environ, **environment}, capture_output=True, text=True
     )

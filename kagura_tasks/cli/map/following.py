@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from kagura_tasks.batch_files.answers import answer_row
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 #: Seconds of silence after which a reader of a map is asked to look up: it may have been paused by somebody.
 LOOK_UP_S: Final = 5.0
 
+#: Seconds between two looks at calls that end soon.
+_POLL_S: Final = 0.1
+
 
 class MapPaused(KaguraTasksError):
     """Somebody else has paused the map."""
@@ -38,6 +42,7 @@ class Following:
         files: Its files.
         output: The one that its answers go to, opened.
         resume: The command that goes on with it.
+        ends_with_us: The map is this process's own: what is in flight is kept nowhere else.
         patience_s: Seconds of silence after which one is told of it.
         screen: Where that is told.
     """
@@ -46,6 +51,7 @@ class Following:
     files: MapFiles
     output: OutputFile
     resume: str
+    ends_with_us: bool
     patience_s: float
     screen: Screen
 
@@ -54,13 +60,21 @@ class Following:
         try:
             with shown(self.group, self.screen):
                 for outcome in self._outcomes():
-                    self.output.write(outcome.custom_id, answer_row(outcome, self.group.id, self.files.form))
-        except (OutputUnwritable, KeyboardInterrupt):
+                    self._write(outcome)
+        except KeyboardInterrupt:
+            self._pause()
+            if self.ends_with_us:
+                self._finish()
+            raise
+        except OutputUnwritable:
             self._pause()
             raise
         except KaguraTasksError as error:
             self._tell_how_to_go_on(self.files.anew() if isinstance(error, MapExpired) else self.resume)
             raise
+
+    def _write(self, outcome: MapOutcome) -> None:
+        _ = self.output.write(outcome.custom_id, answer_row(outcome, self.group.id, self.files.form))
 
     def _outcomes(self) -> Iterator[MapOutcome]:
         """All outcomes. Silence alone ends nothing: a batch may wait for its workers over night."""
@@ -98,6 +112,14 @@ class Following:
                 self.screen.note(f"the map could not be paused ({type(error).__name__}): it may go on without us")
             self._tell_how_to_go_on(self.resume)
 
+    def _finish(self) -> None:
+        """Write what is in flight, once it has ended. Another Ctrl-C ends the wait."""
+        with self.screen.waiting("Waiting for the calls in flight (Ctrl-C drops them)"):
+            while self.group.progress().in_flight:
+                time.sleep(_POLL_S)
+            for outcome in islice(self.group.stream(), self.group.progress().settled):
+                self._write(outcome)
+
     def _tell_how_to_go_on(self, command: str) -> None:
         self.screen.note(f"what was answered is kept. To go on: {command}")
 
@@ -106,6 +128,6 @@ def following_of(
     client: LLMClient, group: LLMGroupResult, files: MapFiles, output: OutputFile, tenant: str | None, screen: Screen
 ) -> Following:
     """The map as this client follows it. An inline map ends with its process: the file is what is left of it."""
-    is_inline = client.settings.execution == "inline"
-    resume = files.anew() if is_inline else resume_command(group.id, tenant)
-    return Following(group, files, output, resume, load_settings().wait_timeout_s, screen)
+    ends_with_us = client.settings.execution == "inline"
+    resume = files.anew() if ends_with_us else resume_command(group.id, tenant)
+    return Following(group, files, output, resume, ends_with_us, load_settings().wait_timeout_s, screen)

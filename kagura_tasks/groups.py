@@ -263,12 +263,13 @@ class LLMGroupResult:
         return f"<LLMGroupResult {self.id}>"
 
     async def _all(self) -> list[Answer]:
-        answers: list[Answer | None] = [None] * await self._source.total()
+        answers: dict[int, Answer] = {}
         async with aclosing(self._source.outcomes(0)) as pages:
             async for page in pages:
-                for outcome in page:
-                    answers[outcome.index] = outcome.answer
-        return [answer for answer in answers if answer is not None]
+                answers.update((outcome.index, outcome.answer) for outcome in page)
+        # Not before: nobody knows how many there are while they are added.
+        total = await self._source.total()
+        return [answers.get(index, _NEITHER) for index in range(total)]
 
 
 _OVER: Final[list[MapOutcome]] = []

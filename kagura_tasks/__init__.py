@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kagura_tasks.client import LLMClient
     from kagura_tasks.errors import KaguraTasksError
     from kagura_tasks.functions import LLMConfig, call_llm, call_llm_stream, get_llm_cache, set_llm_cache
+    from kagura_tasks.groups import LLMGroupResult, MapItem, MapOutcome, MapProgress, MapReduceResult
     from kagura_tasks.parallel import parallel_gather, parallel_llm_calls, parallel_map
     from kagura_tasks.results import LLMResult
     from kagura_tasks.schemas import Completion, CompletionRequest, Message, Priority, Usage
@@ -31,6 +32,11 @@ __all__ = [
     "LLMClient",
     "LLMResult",
     "LLMStream",
+    "LLMGroupResult",
+    "MapItem",
+    "MapOutcome",
+    "MapProgress",
+    "MapReduceResult",
     "Chunk",
     "Completion",
     "Usage",
@@ -71,8 +77,13 @@ _HOMES = {
     "LLMCache": "cache.llm_cache",
     "LLMClient": "client",
     "LLMConfig": "functions",
+    "LLMGroupResult": "groups",
     "LLMResult": "results",
     "LLMStream": "streams",
+    "MapItem": "groups",
+    "MapOutcome": "groups",
+    "MapProgress": "groups",
+    "MapReduceResult": "groups",
     "Message": "schemas",
     "Priority": "schemas",
     "RedisCache": "cache.llm_cache",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from benchmarks import cached_hit, in_flight, single_flight, soak, streaming, throughput
+from benchmarks import cached_hit, in_flight, maps, single_flight, soak, streaming, throughput
 from benchmarks.harness import BenchmarkError, Stage, stage
 from benchmarks.options import Options
 from benchmarks.queues import first_get, round_trip
@@ -25,6 +25,7 @@ BENCHMARKS: Final[dict[str, Callable[[Options, Stage], Report]]] = {
     "throughput": throughput.run,
     "single_flight": single_flight.run,
     "streaming": streaming.run,
+    "map": maps.run,
     "soak": soak.run,
     "queue_throughput": queue_throughput.run,
     "queue_round_trip": round_trip.run,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.workers import ROOT
 
-NAMES = ["cached_hit", "in_flight", "throughput", "single_flight"]
+NAMES = ["cached_hit", "in_flight", "throughput", "single_flight", "map"]
 QUEUE_NAMES = ["queue_throughput", "queue_round_trip", "queue_first_get"]
 
 

@@ -120,6 +120,16 @@ class MapChanges(NamedTuple):
     budget_usd: float | None = None
 
 
+async def cancelled_among(settings: Settings, names: Iterable[MapName]) -> set[MapName]:
+    """Those of the maps that were cancelled. Raises redis-py's errors where Redis is away."""
+    asked = list(names)
+    async with async_client(settings.broker, settings.redis_timeout_s).pipeline(transaction=False) as pipeline:
+        for name in asked:
+            pipeline.hmget(name.key, ["state"])
+        states = await pipeline.execute() if asked else []
+    return {name for name, state in zip(asked, states, strict=True) if state == [b"cancelled"]}
+
+
 class MapStore:
     """One map. Every method raises redis-py's errors where Redis is away."""
 

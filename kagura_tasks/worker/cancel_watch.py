@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
 from celery import states
 
 from kagura_tasks import task_store
 from kagura_tasks.connections import REDIS_AWAY, before_closing
+from kagura_tasks.maps.names import MapName
+from kagura_tasks.maps.store import cancelled_among
 from kagura_tasks.settings import Settings
 from kagura_tasks.subscriptions import Listener, subscriptions
 from kagura_tasks.worker.cancellations import Cancellations
@@ -28,6 +31,7 @@ class CancelWatch:
         """Take the settings: where the records are. Listens to nothing yet."""
         self._settings = settings
         self._calls = Cancellations()
+        self._maps: dict[str, MapName] = {}
         self._watching: asyncio.Task[None] | None = None
 
     def heed(self, task_id: str) -> AbstractAsyncContextManager[None]:
@@ -36,6 +40,16 @@ class CancelWatch:
             self._watching = asyncio.create_task(self._watch(), name="kagura-cancellations")
             before_closing(self._stop)
         return self._calls.heed(task_id)
+
+    @asynccontextmanager
+    async def heed_item(self, task_id: str, name: MapName) -> AsyncGenerator[None]:
+        """The same for an item of this map: cancelling the map ends it, too."""
+        self._maps[task_id] = name
+        try:
+            async with self.heed(task_id):
+                yield
+        finally:
+            self._maps.pop(task_id, None)
 
     async def _stop(self) -> None:
         if self._watching is not None:
@@ -65,10 +79,14 @@ class CancelWatch:
 
     async def _look(self) -> None:
         """Cancel what is recorded as cancelled: a notice may have been missed."""
-        try:
-            records = await task_store.find_all(self._settings, self._calls.task_ids)
-        except REDIS_AWAY:
-            return
-        for record in records:
-            if record.state == states.REVOKED:
-                self._calls.cancel(record.task_id)
+        with suppress(*REDIS_AWAY):
+            for record in await task_store.find_all(self._settings, self._calls.task_ids):
+                if record.state == states.REVOKED:
+                    self._calls.cancel(record.task_id)
+        # Whose items run now: later ones may be of a map that goes on again.
+        items = dict(self._maps)
+        with suppress(*REDIS_AWAY):
+            cancelled = await cancelled_among(self._settings, set(items.values()))
+            for task_id, name in items.items():
+                if name in cancelled:
+                    self._calls.cancel(task_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +15,7 @@ from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.delivery_keys import COUNTS, taken_key
 from kagura_tasks.loops import LoopThread
+from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.schemas import Completion
@@ -44,6 +45,7 @@ class Runtime:
         self.settings = settings
         self._open_provider = open_provider or partial(open_providers, settings)
         self._loop = LoopThread("kagura-worker")
+        self._cancels = CancelWatch(settings)
         self._runner: CompletionRunner | None = None
         self._running: set[Future[Any]] = set()
         self._hands_back = False
@@ -95,6 +97,11 @@ class Runtime:
         async with self._unless_taken(job.delivery_tag):
             return await self.runner.run(job)
 
+    async def item(self, name: MapName, task_id: str, answer: Callable[[], Awaitable[Completion]]) -> Completion:
+        """The answer to an item of this map. Raises TaskCancelled where the map is cancelled, and as `answer` does."""
+        async with self._cancels.heed_item(task_id, name):
+            return await answer()
+
     async def reduction(self, plan: ReducePlan, before: object, delivery: Delivery) -> Completion:
         """The answer to what came before, by this plan. Raises what Reducer.run raises, and as `run` does."""
         reducer = Reducer(self.runner.provider, self.runner.ask)
@@ -136,7 +143,7 @@ class Runtime:
                 provider=self._open_provider(),
                 flights=RedisSingleFlight(self.settings),
                 streams=RedisStreams(self.settings),
-                heed=CancelWatch(self.settings).heed,
+                heed=self._cancels.heed,
                 records=self._finished_record,
                 policy=RetryPolicy.from_settings(self.settings),
                 call_timeout_s=self.settings.call_timeout_s,

@@ -95,7 +95,9 @@ def register(app: Celery, runtime: Runtime) -> None:
             except OverBudget:
                 raise TakenAway from None
 
-        return _finished(task, lambda: runtime.wait_for(answer()), "raise", (tenant, map_id), {})
+        # From before its request is taken: a map that is cancelled then has not told anybody who would not hear it.
+        item = partial(runtime.item, name, delivery.task_id, answer)
+        return _finished(task, lambda: runtime.wait_for(item()), "raise", (tenant, map_id), {})
 
     @_door(app, TaskName.REDUCE_MAP)
     def reduce_map(

@@ -68,9 +68,10 @@ def test_settled_twice_is_settled_once(steps: Steps):
     steps.start(3, window=1)
     (first,) = steps.deliver_all()
     steps.settle(first)
+    kept = steps.page().outcomes
     steps.settle(first, "failed")
     assert steps.counts("done", "failed") == (1, 0)
-    assert steps.ended() == [b"0"]
+    assert (steps.page().outcomes, steps.ended()) == (kept, [b"0"])
     assert [one.index for one in steps.deliver_all()] == [1]
 
 
@@ -192,6 +193,19 @@ def test_what_lost_its_message_is_sent_again(steps: Steps):
     assert steps.resume(lost=(0, 1, 2, 3)) == "running"
     assert [one.index for one in steps.deliver_all()] == [1, 2, 3]
     assert len(steps.flying) == 3
+
+
+def test_what_ended_while_it_waited_to_be_sent_again_is_not_sent(steps: Steps):
+    """It counted as lost, and a worker had it."""
+    steps.start(2, window=1)
+    (first,) = steps.deliver_all()
+    steps.resume(lost=(0,))
+    (second,) = steps.deliver_all()
+    steps.stop("paused")
+    assert steps.take(second) is None
+    steps.settle(first)
+    steps.resume()
+    assert [one.index for one in steps.deliver_all()] == [1]
 
 
 def test_a_smaller_window_is_kept_once_what_flies_has_landed(steps: Steps):

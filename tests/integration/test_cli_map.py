@@ -150,6 +150,21 @@ def test_too_many_failures_stop_it(
     assert 0 < len(answers(output)) <= 4
 
 
+def test_a_budget_stops_it(
+    worker: Worker, llm: LlmServer, source: Path, output: Path, map_file: Callable[..., Done], settings: Settings
+):
+    """Before a call that may cost more than what is left; the printed command goes on with a larger one."""
+    write_prompts(source, *map(str, range(10)))
+    done = map_file("--max-in-flight", "1", "--param", "max_tokens=1000", "--budget", "0.00062")
+    assert done.returncode == 1
+    told = the_resume_command(done.stderr)
+    assert told[-2:] == ["--budget", "USD"]
+    assert 0 < llm.count() == len(answers(output)) < 10
+    again = kagura(*told[:-1], "1", redis_url=settings.redis_url)
+    assert again.returncode == 0, again.stderr
+    assert len(answers(output)) == llm.count() == 10
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [

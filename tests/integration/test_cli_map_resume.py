@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from kagura_tasks.cli.map.following import pause_if_started
+from kagura_tasks.cli.screen import Screen
 from kagura_tasks.client import LLMClient
 from kagura_tasks.settings import Settings
 from tests.integration.test_cli import PROGRAM, Started, document, kagura, started, the_error
@@ -83,6 +85,31 @@ def test_ctrl_c_pauses_and_the_printed_command_goes_on(
     assert done.returncode == 0, done.stderr
     assert answers(output).keys() == {str(n) for n in range(1, 21)}
     assert stub.count() == 20
+
+
+def test_ctrl_c_while_the_rows_are_read_sends_none(
+    source: Path, output: Path, settings: Settings, tmp_path: Path, client_of_redis: redis.Redis
+):
+    """Exit code 130; neither a map nor a file is left, and that is said."""
+    os.mkfifo(source)
+    command = ["map", str(source), str(output), "--tenant", settings.tenant]
+    with started(tmp_path, *command, redis_url=settings.redis_url) as running, source.open("wb", buffering=0) as rows:
+        for number in range(2000):
+            rows.write(b'{"prompt": "%d"}\n' % number)
+        until(lambda: client_of_redis.keys(f"kagura:map:{settings.tenant}:*:items"), 30, "the first items")
+        assert running.stop() == 130
+        assert running.stderr.endswith("no row was sent\n")
+    assert not output.exists()
+    assert not client_of_redis.keys("kagura:map:*:items")
+
+
+def test_ctrl_c_just_after_the_start_pauses_too(settings: Settings, capsys: pytest.CaptureFixture[str]):
+    """A map that nobody would know of does not go on."""
+    client = LLMClient(settings)
+    group = client.map(["a", "b"])
+    pause_if_started(client, group.id, settings.tenant, Screen())
+    assert group.status() == "paused"
+    assert f"kagura-tasks map resume {group.id} --tenant {settings.tenant}" in capsys.readouterr().err
 
 
 def test_a_killed_program_is_resumed(

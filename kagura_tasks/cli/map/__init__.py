@@ -27,6 +27,14 @@ MaxInFlight = Annotated[
         help="Rows in queues and with workers at a time.",
     ),
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="USD",
+        help="What all calls may cost together. None is made that may cost more than what is left.",
+    ),
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try rows that failed again.")]
 
 _OTHERS: Final = "See also: kagura-tasks map resume ID, map status ID, map pause ID, map cancel ID."
@@ -52,9 +60,7 @@ def send_file(
         typer.Option(metavar="NAME=JSON", help="A parameter of all calls, such as temperature=0.2. Repeatable."),
     ] = None,
     max_in_flight: MaxInFlight = None,
-    budget: Annotated[
-        float | None, typer.Option(min=0, metavar="USD", help="Start no further row once so much was spent.")
-    ] = None,
+    budget: Budget = None,
     on_error: Annotated[
         str,
         typer.Option(
@@ -99,8 +105,7 @@ def send_file(
     from kagura_tasks.cli.map.sending import Wish, send
     from kagura_tasks.cli.screen import Screen
 
-    budget_term = {} if budget is None else {"budget_usd": budget}
-    terms = {"max_in_flight": max_in_flight, "on_error": _on_error(on_error), "tenant": tenant, **budget_term}
+    terms = {"max_in_flight": max_in_flight, "on_error": _on_error(on_error), "budget_usd": budget, "tenant": tenant}
     rows = {"model": model, "system": system, "params": params, "tenant": tenant, "use_cache": not no_cache}
     wish = Wish(source, output, template, existing, skip_invalid, map_id, terms, rows)
     screen = Screen(as_json)
@@ -119,6 +124,7 @@ def resume_map(
     tenant: Tenant = None,
     retry_failed: RetryFailed = False,
     max_in_flight: MaxInFlight = None,
+    budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a map that was paused, cancelled, stopped or left, and write what its output lacks.
@@ -128,8 +134,8 @@ def resume_map(
     from kagura_tasks.cli.map.resuming import resume
     from kagura_tasks.cli.screen import Screen
 
-    client = _client(by_id=True)
-    raise typer.Exit(resume(client, map_id, tenant, Screen(as_json), retry_failed=retry_failed, window=max_in_flight))
+    changes = {"retry_failed": retry_failed, "max_in_flight": max_in_flight, "budget_usd": budget}
+    raise typer.Exit(resume(_client(by_id=True), map_id, tenant, Screen(as_json), changes))
 
 
 @map_app.command()

@@ -14,7 +14,14 @@ from kagura_tasks.batch_files.output import OutputFile
 from kagura_tasks.cli.interrupts import ctrl_c_waits
 from kagura_tasks.cli.map.job import MapFiles, resume_command
 from kagura_tasks.cli.map.progress import shown
-from kagura_tasks.errors import KaguraTasksError, MapExpired, OutputUnwritable, RedisUnreachable, ResultTimeout
+from kagura_tasks.errors import (
+    BudgetExceeded,
+    KaguraTasksError,
+    MapExpired,
+    OutputUnwritable,
+    RedisUnreachable,
+    ResultTimeout,
+)
 from kagura_tasks.settings import load_settings
 
 if TYPE_CHECKING:
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Seconds of silence after which a reader of a map is asked to look up: it may have been paused by somebody.
 LOOK_UP_S: Final = 5.0
+
+_KEPT: Final = "what was answered is kept. To go on"
 
 #: Seconds between two looks at calls that end soon.
 _POLL_S: Final = 0.1
@@ -69,8 +78,14 @@ class Following:
         except OutputUnwritable:
             self._pause()
             raise
-        except KaguraTasksError as error:
-            self._tell_how_to_go_on(self.files.anew() if isinstance(error, MapExpired) else self.resume)
+        except MapExpired:
+            self._tell_how_to_go_on(self.files.anew())
+            raise
+        except BudgetExceeded:
+            self._tell_how_to_go_on(f"{self.resume} --budget USD")
+            raise
+        except KaguraTasksError:
+            self._tell_how_to_go_on(self.resume)
             raise
 
     def _write(self, outcome: MapOutcome) -> None:
@@ -121,7 +136,20 @@ class Following:
                 self._write(outcome)
 
     def _tell_how_to_go_on(self, command: str) -> None:
-        self.screen.note(f"what was answered is kept. To go on: {command}")
+        self.screen.note(f"{_KEPT}: {command}")
+
+
+def pause_if_started(client: LLMClient, map_id: str, tenant: str | None, screen: Screen) -> None:
+    """Ctrl-C may come when a map has just been started: it would go on, and nobody would know of it."""
+    with ctrl_c_waits(), suppress(RedisUnreachable):
+        try:
+            group = client.group(map_id, tenant=tenant)
+            _ = group.status()
+        except MapExpired:
+            screen.note("no row was sent")
+        else:
+            group.pause()
+            screen.note(f"{_KEPT}: {resume_command(map_id, tenant)}")
 
 
 def following_of(

@@ -40,11 +40,17 @@ def in_words(progress: MapProgress) -> str:
         *([f"{progress.failed:,} failed"] if progress.failed else []),
         *([f"{progress.cached:,} cached"] if progress.cached else []),
         f"{progress.total_tokens:,} tokens",
-        f"${progress.cost_usd:,.4f}",
-        *([f"{progress.rate_per_s:,.1f}/s"] if progress.rate_per_s else []),
-        *([f"{_duration(progress.eta_s)} left"] if progress.eta_s else []),
+        f"${progress.cost_usd:,.4f}" + (f" of ${progress.budget_usd:,.2f}" if progress.budget_usd else ""),
+        *(_pace(progress) if progress.state == "running" else []),
     ]
     return ", ".join(parts)
+
+
+def _pace(progress: MapProgress) -> list[str]:
+    """Nothing where it is not known yet."""
+    if not progress.rate_per_s or not progress.eta_s:
+        return []
+    return [f"{progress.rate_per_s:,.1f}/s", f"{_duration(progress.eta_s)} left"]
 
 
 def _duration(seconds: float) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import uuid4
 
 from kagura_tasks.batch_files.output import Existing, OutputFile
 from kagura_tasks.batch_files.reader import RowReader
 from kagura_tasks.batch_files.rows import RowOptions
-from kagura_tasks.cli.map.following import Following, following_of
+from kagura_tasks.cli.map.following import Following, following_of, pause_if_started
 from kagura_tasks.cli.map.job import STDIN, MapFiles, absolute
 from kagura_tasks.cli.map.report import report, tell_invalid
 from kagura_tasks.cli.processes import ends_like_ctrl_c
@@ -75,13 +76,23 @@ def send(client: LLMClient, wish: Wish, screen: Screen) -> int:
         try:
             reader_of = partial(RowReader, file, wish.source, options, skip_invalid=wish.skip_invalid)
             rows = reader_of(is_answered=output.__contains__)
-            following = _started(client, wish, rows, output, screen)
+            following = _start(client, wish, rows, output, screen)
             if following is not None:
                 following.run()
         finally:
             output.close()
     tell_invalid(rows, screen)
     return report(following, rows, output, screen)
+
+
+def _start(client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, screen: Screen) -> Following | None:
+    """See `_started`. Where Ctrl-C comes first, nothing that was started goes on."""
+    map_id = wish.map_id or str(uuid4())
+    try:
+        return _started(client, replace(wish, map_id=map_id), rows, output, screen)
+    except KeyboardInterrupt:
+        pause_if_started(client, map_id, wish.tenant, screen)
+        raise
 
 
 def _started(client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, screen: Screen) -> Following | None:

@@ -1,0 +1,61 @@
+"""What the tests of canvas share: workers on both pools, for all of them, and an application that sends to them."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+
+from kagura_tasks.app import create_app
+from kagura_tasks.embedded_redis import EmbeddedRedis
+from kagura_tasks.settings import RedisUrl, Settings
+from tests.support.canvas import Canvas
+from tests.support.llm import StubServer
+from tests.support.redis_keys import keys_without_ttl
+from tests.support.workers import Fleet, WorkerOptions
+
+
+@pytest.fixture(scope="session")
+def canvas_url(redis_server: EmbeddedRedis) -> RedisUrl:
+    """A database that nobody flushes."""
+    return RedisUrl(re.sub(r"\d+$", "3", redis_server.url))
+
+
+@pytest.fixture(scope="session", params=["threads", "asyncio"])
+def canvas_workers(
+    request: pytest.FixtureRequest,
+    canvas_url: RedisUrl,
+    stub_server: StubServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Fleet]:
+    """A worker on this pool, whose app has tasks of a team's own, too."""
+    fleet = Fleet(canvas_url, stub_server.base_url, tmp_path_factory.mktemp("canvas"))
+    try:
+        fleet(1, WorkerOptions(pool=request.param, concurrency=64, app="tests.support.canvas_team"))
+        yield fleet
+    finally:
+        fleet.stop()
+
+
+@pytest.fixture(scope="session")
+def canvas_app(canvas_url: RedisUrl) -> Iterator[Celery]:
+    """An application's Celery app: it knows no task of ours, and none of the team's."""
+    app = create_app(Settings(redis_url=canvas_url))
+    yield app
+    # Celery goes on waiting for some results of nested canvas. They say goodbye to Redis, which must be there.
+    for pending in app.backend._pending_results:
+        pending.clear()
+    gc.collect()
+    app.close()
+
+
+@pytest.fixture
+def canvas(canvas_app: Celery, canvas_url: RedisUrl, canvas_workers: Fleet, stub: StubServer) -> Iterator[Canvas]:
+    """Signatures for this test."""
+    canvas = Canvas(canvas_app, canvas_url, stub)
+    yield canvas
+    leaked = keys_without_ttl(canvas.redis)
+    assert not leaked, f"keys without a TTL: {leaked}"

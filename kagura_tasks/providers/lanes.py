@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from kagura_tasks.providers.direct import DirectLane, NeedsLiteLLM, Reader
 from kagura_tasks.providers.plain import Route
 from kagura_tasks.providers.prices import Billed, PriceList
 from kagura_tasks.providers.provider import HandOver, Provider
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
+
+#: Seconds after which a change of the environment is noticed.
+_ROUTE_TTL_S: Final = 1.0
 
 
 class Knows(Provider, Reader, Protocol):
@@ -31,6 +34,7 @@ class Lanes:
     def __init__(self, litellm: Knows) -> None:
         """Take LiteLLM."""
         self._litellm = litellm
+        self._routes = _Routes(litellm.route)
         self._direct = DirectLane(PriceList(litellm.cost_usd), litellm)
 
     async def complete(self, request: CompletionRequest, timeout_s: float) -> Completion:
@@ -69,4 +73,21 @@ class Lanes:
 
     def _route(self, request: CompletionRequest) -> Route | None:
         api_base = request.params.get("api_base")
-        return self._litellm.route(request.model, api_base) if isinstance(api_base, str | None) else None
+        return self._routes.find(request.model, api_base) if isinstance(api_base, str | None) else None
+
+
+class _Routes:
+    """Routes depend on dozens of variables of the environment: reading them takes longer than encoding the request."""
+
+    def __init__(self, look_up: Callable[[str, str | None], Route | None]) -> None:
+        self._look_up = look_up
+        self._found: dict[tuple[str, str | None], Route | None] = {}
+        self._hold_until = 0.0
+
+    def find(self, model: str, api_base: str | None) -> Route | None:
+        if (now := time.monotonic()) > self._hold_until:
+            self._found.clear()
+            self._hold_until = now + _ROUTE_TTL_S
+        if (model, api_base) not in self._found:
+            self._found[model, api_base] = self._look_up(model, api_base)
+        return self._found[model, api_base]

@@ -8,6 +8,7 @@ import pytest
 
 from kagura_tasks.connections import close_async_clients
 from kagura_tasks.loops import LoopThread
+from kagura_tasks.providers.lanes import Knows
 from kagura_tasks.providers.provider import Provider
 from tests.support.lanes import KEY, Knowledge, Lane
 from tests.support.llm import StubServer
@@ -22,12 +23,18 @@ def loop() -> Iterator[LoopThread]:
 
 
 @pytest.fixture(scope="session")
-def providers() -> dict[str, Provider]:
-    from kagura_tasks.providers.lanes import Lanes
+def litellm() -> Knows:
     from kagura_tasks.providers.litellm import LiteLLMProvider, prepare
 
     prepare()
-    litellm = LiteLLMProvider()
+    return LiteLLMProvider()
+
+
+@pytest.fixture
+def providers(litellm: Knows) -> dict[str, Provider]:
+    """New ones for each test: they remember for a moment where the environment sends their calls."""
+    from kagura_tasks.providers.lanes import Lanes
+
     return {"litellm": litellm, "direct": Lanes(Knowledge(litellm)), "auto": Lanes(litellm)}
 
 

@@ -12,6 +12,7 @@ from kagura_tasks import errors
 from kagura_tasks.schemas import CompletionRequest, Message
 from tests.support.lanes import CALL, KEY, MARKS, MODEL, Lane, request
 from tests.support.llm import StubServer
+from tests.support.wait import until
 
 pytestmark = MARKS
 
@@ -29,6 +30,20 @@ def test_a_missing_key_is_named(lanes: dict[str, Lane], stub: StubServer, monkey
     missing_keys.cache_clear()
     lanes["direct"].ask()
     assert stub.ledger()["requests"][0]["headers"]["Authorization"] == "Bearer sk-another"
+
+
+def test_a_change_of_the_environment_is_noticed(
+    lanes: dict[str, Lane], stub: StubServer, monkeypatch: pytest.MonkeyPatch
+):
+    """Within a second or so, by a lane that made calls before."""
+
+    def key_sent() -> str:
+        lanes["direct"].ask()
+        return stub.ledger()["requests"][-1]["headers"]["Authorization"]
+
+    assert key_sent() == f"Bearer {KEY}"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
+    until(lambda: key_sent() == "Bearer sk-another", what="the other key")
 
 
 def test_a_redirect_does_not_get_the_key(lanes: dict[str, Lane], stub: StubServer):
@@ -121,10 +136,17 @@ def test_messages_that_litellm_rewrites_are_left_to_it(lanes: dict[str, Lane], s
 
 
 def test_a_proxy_is_left_to_litellm(lanes: dict[str, Lane], monkeypatch: pytest.MonkeyPatch):
-    """Unless the address is one that the proxy is not for."""
+    """The direct lane speaks to the provider and to nobody else."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(AssertionError, match="did not take"):
         lanes["direct"].ask()
+
+
+def test_an_address_that_the_proxy_is_not_for_is_called_directly(
+    lanes: dict[str, Lane], monkeypatch: pytest.MonkeyPatch
+):
+    """As LiteLLM would."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert lanes["direct"].ask().finish_reason == "stop"
 

@@ -10,7 +10,7 @@ from typing import Final
 from celery import Celery
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from kagura_tasks import signatures
+from kagura_tasks import signatures, task_store
 from kagura_tasks.connections import redis_errors
 from kagura_tasks.errors import InvalidRequest, MapExpired, RedisUnreachable
 from kagura_tasks.groups import LLMGroupResult
@@ -83,9 +83,14 @@ class QueueMaps:
     async def _resume(self, store: MapStore, changes: MapChanges) -> str:
         """Items whose messages are gone (a queue was purged, say) are sent again."""
         flying = await store.in_flight()
-        known = await ids_of_all_tasks(self._settings) if flying else frozenset[str]()
+        is_reduced = await store.has_sent_reduction()
+        known = await ids_of_all_tasks(self._settings) if flying or is_reduced else frozenset[str]()
         lost = [index for index in flying if store.name.task_id(index) not in known]
-        return await store.resume(changes, lost)
+        is_gone = is_reduced and store.name.reduce_id not in known and not await self._is_reduced(store.name)
+        return await store.resume(changes, lost, reduction_lost=is_gone)
+
+    async def _is_reduced(self, name: MapName) -> bool:
+        return (await task_store.find(self._settings, name.reduce_id)).is_finished
 
     def _terms(self, name: MapName, order: MapOrder, total: int) -> MapTerms:
         return MapTerms(

@@ -14,6 +14,14 @@ local function touch(map)
   end
 end
 
+-- What was set aside for an item's call is free again.
+local function give_back(map, index)
+  local usd = redis.call('HGET', map .. ':reserved', index)
+  if not usd then return end
+  redis.call('HDEL', map .. ':reserved', index)
+  redis.call('HINCRBYFLOAT', map, 'reserved_usd', -usd)
+end
+
 -- The number of the next item to send; nil where there is none.
 local function next_index(map, total)
   local index = redis.call('LPOP', map .. ':again')

@@ -3,18 +3,16 @@
 -- Returns 1, or 0 where the map's budget has no room for it: the item waits until others cost less than was set aside for
 -- them. Where there are none, the map stops.
 local map, index, usd = KEYS[1], ARGV[1], tonumber(ARGV[2])
+-- A try before, of a worker that died perhaps, set some aside already.
+give_back(map, index)
 local state, budget, spent, reserved = unpack(redis.call('HMGET', map, 'state', 'budget_usd', 'cost_usd', 'reserved_usd'))
 if not budget then return 1 end
--- A try before, of a worker that died perhaps, set some aside already.
-local others = tonumber(reserved or 0) - tonumber(redis.call('HGET', map .. ':reserved', index) or 0)
-if tonumber(spent or 0) + others + usd <= tonumber(budget) then
+if tonumber(spent or 0) + tonumber(reserved or 0) + usd <= tonumber(budget) then
   redis.call('HSET', map .. ':reserved', index, usd)
-  redis.call('HSET', map, 'reserved_usd', others + usd)
+  redis.call('HINCRBYFLOAT', map, 'reserved_usd', usd)
   touch(map)
   return 1
 end
-redis.call('HDEL', map .. ':reserved', index)
-redis.call('HSET', map, 'reserved_usd', others)
 if redis.call('SREM', map .. ':flying', index) == 1 then redis.call('LPUSH', map .. ':again', index) end
 local flying = redis.call('SCARD', map .. ':flying')
 redis.call('HSET', map, 'room', flying)

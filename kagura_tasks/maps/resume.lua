@@ -1,6 +1,7 @@
 -- Go on with a map that was stopped or broken. Joined behind advance.lua.
--- KEYS: map   ARGV: '1' to send what failed once more or '', the window and the budget (USD) or '' for those it has, then the
--- numbers of items that were sent, and whose messages are in no queue and with no worker
+-- KEYS: map   ARGV: '1' to send what failed once more or '', the window and the budget (USD) or '' for those it has, '1' where the
+-- task that reduces the answers was sent and is lost or '', then the numbers of items that are: their messages are in no queue
+-- and with no worker
 -- Returns its state; '' where there is no such map.
 local map = KEYS[1]
 local state = redis.call('HGET', map, 'state')
@@ -9,8 +10,9 @@ if state == 'uploading' then return state end
 if ARGV[2] ~= '' then redis.call('HSET', map, 'window', ARGV[2]) end
 if ARGV[3] ~= '' then redis.call('HSET', map, 'budget_usd', ARGV[3]) end
 redis.call('HDEL', map, 'room')
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   if redis.call('SREM', map .. ':flying', ARGV[i]) == 1 then redis.call('RPUSH', map .. ':again', ARGV[i]) end
+  give_back(map, ARGV[i])
 end
 if ARGV[1] ~= '' and tonumber(redis.call('HGET', map, 'failed') or 0) > 0 then
   for i, index in ipairs(redis.call('LRANGE', map .. ':ended', 0, -1)) do
@@ -30,6 +32,10 @@ if state ~= 'done' or is_behind then
   redis.call('HDEL', map, 'ended_ms')
   redis.call('DEL', map .. ':pace')
   advance(map, now_ms())
+end
+if ARGV[4] ~= '' then
+  redis.call('HDEL', map, 'then_sent')
+  if state == 'done' and not is_behind then finish(map, now_ms()) end
 end
 touch(map)
 redis.call('PUBLISH', map, '')

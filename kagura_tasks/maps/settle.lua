@@ -14,11 +14,7 @@ if not state then return 0 end
 local now = now_ms()
 local was_flying = redis.call('SREM', map .. ':flying', index) == 1
 local was_ending = redis.call('SREM', map .. ':ending', index) == 1
-local set_aside = redis.call('HGET', map .. ':reserved', index)
-if set_aside then
-  redis.call('HDEL', map .. ':reserved', index)
-  redis.call('HINCRBYFLOAT', map, 'reserved_usd', -set_aside)
-end
+give_back(map, index)
 if redis.call('HEXISTS', map, 'room') == 1 then redis.call('HINCRBY', map, 'room', 1) end
 local kept = 0
 if kind == 'cancelled' and (was_ending or state == 'cancelled') then

@@ -180,15 +180,25 @@ class MapStore:
         if state == "cancelled":
             await self._end_calls(self.name.task_id(int(index)) for index in flying)
 
-    async def resume(self, changes: MapChanges, lost: Iterable[int]) -> str:
-        """Go on; the state then, "" where there is no such map. `lost`: items whose messages are gone."""
-        again = "1" if changes.retry_failed else ""
-        return await self._state(_RESUME, [again, changes.window or "", changes.budget_usd or "", *lost])
+    async def resume(self, changes: MapChanges, lost: Iterable[int], *, reduction_lost: bool = False) -> str:
+        """Go on; the state then, "" where there is no such map.
+
+        Args:
+            changes: What is different from now on.
+            lost: Items that were sent, and whose messages are gone.
+            reduction_lost: The task that reduces the answers was sent, and is gone without a result.
+        """
+        again, reduction = ("1" if flag else "" for flag in (changes.retry_failed, reduction_lost))
+        return await self._state(_RESUME, [again, changes.window or "", changes.budget_usd or "", reduction, *lost])
 
     async def in_flight(self) -> set[int]:
         """The numbers of the items that were sent, and have not ended."""
         found = await self._client.smembers(f"{self.name.key}:flying")
         return {int(index) for index in found}
+
+    async def has_sent_reduction(self) -> bool:
+        """The task that reduces the answers was sent."""
+        return await self._client.hget(self.name.key, "then_sent") is not None
 
     async def _end_calls(self, task_ids: Iterable[str]) -> None:
         client = async_client(self._settings.results, self._settings.redis_timeout_s)

@@ -11,6 +11,7 @@ if state == 'running' and is_open then
   return {request, redis.call('HEXISTS', map, 'budget_usd') == 1 and '1' or ''}
 end
 local was_flying = redis.call('SREM', map .. ':flying', index) == 1
+give_back(map, index)
 -- It waits for the map to be resumed.
 if was_flying and is_open then redis.call('RPUSH', map .. ':again', index) end
 advance(map, now_ms())

@@ -30,6 +30,7 @@ class RowReader:
         given: Items that were given.
         answered: Rows that were left out because they have an answer.
         invalid: Rows that cannot be sent.
+        is_read: All of the file was read.
         problems: Why, a line each, for the first of them.
     """
 
@@ -46,6 +47,7 @@ class RowReader:
         self.format: RowFormat | None = None
         self.given = self.answered = self.invalid = 0
         self.problems: list[str] = []
+        self.is_read = False
         self._file = file
         self._name = name
         self._options = options
@@ -84,6 +86,7 @@ class RowReader:
             self.given += 1
             yield item
         self._seen.close()
+        self.is_read = True
         if not self._skip_invalid:
             self.check()
 

@@ -132,6 +132,25 @@ def test_a_killed_program_is_resumed(
     assert stub.count() == 10
 
 
+def test_a_map_that_exists_goes_on_by_its_name(
+    worker: Worker, llm: LlmServer, source: Path, output: Path, settings: Settings, tmp_path: Path
+):
+    """The same command with the same --id pays for nothing again; with other files, it is refused."""
+    write_prompts(source, "a", "b")
+    command = ["--tenant", settings.tenant, "--id", f"named-{settings.tenant}"]
+    files = ["map", str(source), str(output)]
+    assert kagura(*files, *command, redis_url=settings.redis_url).returncode == 0
+    output.write_text("".join(output.read_text().splitlines(keepends=True)[:1]))
+    again = kagura(*files, *command, "--resume", redis_url=settings.redis_url)
+    assert (again.returncode, "goes on" in again.stderr) == (0, True)
+    assert answers(output).keys() == {"1", "2"}
+    assert llm.count() == 2
+    elsewhere = kagura("map", str(source), str(tmp_path / "other.jsonl"), *command, redis_url=settings.redis_url)
+    assert elsewhere.returncode == 1
+    assert "is about other files" in elsewhere.stderr
+    assert not (tmp_path / "other.jsonl").exists()
+
+
 def test_a_full_disk_pauses(
     worker: Worker, llm: LlmServer, source: Path, output: Path, settings: Settings, tmp_path: Path
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
+from uuid import uuid4
 
 import typer
 
@@ -13,6 +14,7 @@ from kagura_tasks.errors import InvalidRequest
 if TYPE_CHECKING:
     from kagura_tasks.batch_files.output import Existing
     from kagura_tasks.client import LLMClient
+    from kagura_tasks.mapping import OnError
 
 map_app: Final = typer.Typer(cls=GroupWithDefault, help="Answer the prompts of a file.")
 
@@ -105,9 +107,10 @@ def send_file(
     from kagura_tasks.cli.map.sending import Wish, send
     from kagura_tasks.cli.screen import Screen
 
-    terms = {"max_in_flight": max_in_flight, "on_error": _on_error(on_error), "budget_usd": budget, "tenant": tenant}
+    terms = {"max_in_flight": max_in_flight, "budget_usd": budget, "tenant": tenant}
     rows = {"model": model, "system": system, "params": params, "tenant": tenant, "use_cache": not no_cache}
-    wish = Wish(source, output, template, existing, skip_invalid, map_id, terms, rows)
+    name = map_id or str(uuid4())
+    wish = Wish(source, output, template, existing, skip_invalid, name, _on_error(on_error), terms, rows)
     screen = Screen(as_json)
     if dry_run:
         from kagura_tasks.cli.map.dry_run import dry_run as estimate
@@ -203,8 +206,8 @@ def _existing(resume: bool, overwrite: bool, retry_failed: bool) -> Existing:
     return ("retry" if retry_failed else "resume") if resume else "refuse"
 
 
-def _on_error(text: str) -> str | float:
-    if text in ("collect", "fail"):
+def _on_error(text: str) -> OnError:
+    if text == "collect" or text == "fail":
         return text
     try:
         return float(text)

@@ -56,7 +56,7 @@ def _print(found: list[Estimate], rows: RowReader, screen: Screen) -> None:
             "models": found,
         }
     )
-    screen.say(f"{rows.given:,} rows to send, {rows.answered:,} have an answer, {rows.invalid:,} are invalid")
+    screen.say(f"rows to send: {rows.given:,}, answered before: {rows.answered:,}, invalid: {rows.invalid:,}")
     if found:
         screen.table(_table([*found, *([in_total] if len(found) > 1 else [])]))
         screen.say("The low price is that of empty answers, the high one of answers as long as they may be;")

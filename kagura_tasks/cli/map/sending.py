@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from uuid import uuid4
 
 from kagura_tasks.batch_files.output import Existing, OutputFile
 from kagura_tasks.batch_files.reader import RowReader
@@ -18,12 +17,14 @@ from kagura_tasks.cli.map.following import Following, following_of, pause_if_sta
 from kagura_tasks.cli.map.job import STDIN, MapFiles, absolute
 from kagura_tasks.cli.map.report import report, tell_invalid
 from kagura_tasks.cli.processes import ends_like_ctrl_c
-from kagura_tasks.errors import InvalidRequest
+from kagura_tasks.errors import InvalidRequest, MapExpired
 from kagura_tasks.prompts import PromptTemplate
 
 if TYPE_CHECKING:
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.client import LLMClient
+    from kagura_tasks.groups import LLMGroupResult
+    from kagura_tasks.mapping import OnError
     from kagura_tasks.settings import Settings
 
 
@@ -37,8 +38,9 @@ class Wish:
         template: Jinja2, or @ and a file with it.
         existing: What to do with an output that exists.
         skip_invalid: Go on without rows that cannot be sent.
-        map_id: The map's id; None: a new one.
-        terms: How the map is worked on; see LLMClient.map.
+        map_id: The map's id.
+        on_error: What a failed row does; see LLMClient.map.
+        terms: How the map is worked on; see LLMClient.map, and resume_map.
         row_options: What counts for all rows; see RowOptions.
     """
 
@@ -47,7 +49,8 @@ class Wish:
     template: str | None
     existing: Existing
     skip_invalid: bool
-    map_id: str | None
+    map_id: str
+    on_error: OnError
     terms: dict[str, Any] = field(default_factory=dict[str, Any])
     row_options: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -86,28 +89,43 @@ def send(client: LLMClient, wish: Wish, screen: Screen) -> int:
 
 
 def _start(client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, screen: Screen) -> Following | None:
-    """See `_started`. Where Ctrl-C comes first, nothing that was started goes on."""
-    map_id = wish.map_id or str(uuid4())
+    """The map, once all rows are sent; None where there is nothing to send. After Ctrl-C, nothing goes on."""
     try:
-        return _started(client, replace(wish, map_id=map_id), rows, output, screen)
+        with screen.waiting(f"Reading {wish.source}"):
+            has_rows = rows.begin()
+            files = MapFiles(absolute(wish.source), output.path, rows.format or output.format or "rows")
+            files.check_form(output)
+            group = _group(client, wish, files, rows) if has_rows else None
+        if wish.existing == "overwrite":
+            output.clear()
     except KeyboardInterrupt:
-        pause_if_started(client, map_id, wish.tenant, screen)
+        pause_if_started(client, wish.map_id, wish.tenant, screen)
         raise
-
-
-def _started(client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, screen: Screen) -> Following | None:
-    """The map, once all rows are sent; None where there is nothing to send."""
-    with screen.waiting(f"Reading {wish.source}"):
-        has_rows = rows.begin()
-        files = MapFiles(absolute(wish.source), output.path, rows.format or output.format or "rows")
-        files.check_form(output)
-        group = client.map(rows, id=wish.map_id, about=files.about(), **wish.terms) if has_rows else None
-    if wish.existing == "overwrite":
-        output.clear()
     if group is None:
         return None
-    screen.note(f"map {group.id}: {rows.given:,} rows sent")
+    screen.note(f"map {group.id}: {rows.given:,} rows sent" if rows.is_read else f"map {group.id} goes on")
     return following_of(client, group, files, output, wish.tenant, screen)
+
+
+def _group(client: LLMClient, wish: Wish, files: MapFiles, rows: RowReader) -> LLMGroupResult:
+    """A new map of all rows; or the one of this name, which has them."""
+    if not _exists(client, wish, files):
+        return client.map(rows, id=wish.map_id, about=files.about(), on_error=wish.on_error, **wish.terms)
+    return client.resume_map(wish.map_id, retry_failed=wish.existing == "retry", **wish.terms)
+
+
+def _exists(client: LLMClient, wish: Wish, files: MapFiles) -> bool:
+    """There is a map of this name. Raises InvalidRequest where it is about other files."""
+    try:
+        group = client.group(wish.map_id, tenant=wish.tenant)
+        if group.status() == "uploading":
+            return False
+        about = group.about()
+    except MapExpired:
+        return False
+    if about != files.about():
+        raise InvalidRequest(f"map {wish.map_id} is about other files: choose another --id, or `map resume` it")
+    return True
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -56,6 +57,14 @@ class PlainProvider:
     async def count(self, request: CompletionRequest, text: str) -> Usage:
         """Words are near enough."""
         return Usage(completion_tokens=len(text.split()))
+
+    def context_window(self, model: str) -> int | None:
+        """Nobody knows this model."""
+        return None
+
+    async def count_tokens(self, model: str, texts: Sequence[str]) -> list[int]:
+        """Words are near enough."""
+        return [len(text.split()) for text in texts]
 
     def read(self, answer: dict[str, Any], route: Route, request: CompletionRequest) -> Completion:
         """The scripted provider gives no unusual answer."""

@@ -20,6 +20,7 @@ from kagura_tasks.connections import close_async_clients, sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.settings import RedisUrl, Settings, load_settings
 from tests.support.llm import LlmServer, StubServer, server_process
+from tests.support.map_scene import MapScene, MapWorkers
 from tests.support.redis_keys import keys_without_ttl
 from tests.support.workers import NOT_INHERITED, Fleet, Worker, WorkerOptions
 
@@ -145,6 +146,26 @@ def fleet(
         yield fleet
     finally:
         fleet.stop()
+
+
+@pytest.fixture(scope="session", params=["threads", "asyncio"])
+def _map_workers(
+    request: pytest.FixtureRequest, stub_server: StubServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MapWorkers]:
+    with EmbeddedRedis(os.environ.get("KAGURA_TEST_REDIS_SERVER")) as server:
+        fleet = Fleet(server.url, stub_server.base_url, tmp_path_factory.mktemp("maps"))
+        try:
+            (worker,) = fleet(1, WorkerOptions(pool=request.param, concurrency=32, arguments=("-E",)))
+            yield MapWorkers(server.url, stub_server, worker)
+        finally:
+            fleet.stop()
+
+
+@pytest.fixture
+def maps(_map_workers: MapWorkers, stub: StubServer) -> Iterator[MapScene]:
+    """Workers on both pools that answer maps, on a Redis of their own: whoever looks at it sees this test's alone."""
+    yield (scene := MapScene(_map_workers))
+    scene.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import json
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import _exit
 from typing import Any
 
@@ -32,6 +32,7 @@ class Behaviour:
         when: Only requests whose body contains this text.
         times: Only this many of them; None is all.
         text: The answer's text; None is a null content.
+        echoes: The answer's text is the last message's.
         finish_reason: As it is sent; None is null.
         status: The HTTP status.
         headers: Further headers, such as Retry-After.
@@ -50,6 +51,7 @@ class Behaviour:
     when: str = ""
     times: int | None = None
     text: str | None = "This is a scripted answer."
+    echoes: bool = False
     finish_reason: str | None = "stop"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -109,6 +111,8 @@ class Provider:
         self.peak = max(self.peak, self.in_flight)
         try:
             how = self.choose(text)
+            if how.echoes:
+                how = replace(how, text=str(seen.body["messages"][-1]["content"]))
             if how.held:
                 await self.released.wait()
             response = await _respond(request, seen.body, how, self.released)

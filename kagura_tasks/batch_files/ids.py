@@ -34,9 +34,6 @@ class SeenIds:
         found = self._database.execute("SELECT line FROM seen WHERE id = ?", (custom_id,)).fetchone()
         return cast("tuple[int]", found)[0] if found else None
 
-    def __len__(self) -> int:
-        return cast("tuple[int]", self._database.execute("SELECT count(*) FROM seen").fetchone())[0]
-
     def __contains__(self, custom_id: str) -> bool:
         return self.line_of(custom_id) is not None
 

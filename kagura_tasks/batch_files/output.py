@@ -40,13 +40,13 @@ class OutputFile:
             InvalidRequest: It exists and is to be refused, or holds something else than answers.
             OutputUnwritable: It cannot be opened, or another process writes it.
         """
-        self.path = path
+        self.path = path.resolve()
         self.format: RowFormat | None = None
         self.answered = self.failed = 0
         self._seen = SeenIds()
         with self._os_errors():
-            self._is_new = not path.exists()
-            self._fd = os.open(path, _APPEND, 0o666)
+            self._is_new = not self.path.exists()
+            self._fd = os.open(self.path, _APPEND, 0o666)
         try:
             self._open(existing)
         except BaseException:
@@ -92,6 +92,9 @@ class OutputFile:
             self._size = status.st_size if self._is_regular else 0
             if self._is_regular:
                 self._lock(self._fd)
+                # Whoever had the lock may have put another file in its place meanwhile.
+                if not os.path.samestat(status, self.path.stat()):
+                    raise self._busy()
         if self._size and existing == "refuse":
             raise output_exists(self.path)
         if self._size and existing in ("resume", "retry"):
@@ -102,7 +105,7 @@ class OutputFile:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutputUnwritable(f"cannot write {self.path}: another process is writing it") from None
+            raise self._busy() from None
         except OSError:
             return
 
@@ -135,8 +138,9 @@ class OutputFile:
     def _rewrite(self, lines: Iterator[bytes]) -> None:
         """Put a file with these lines in this one's place, in one step."""
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        descriptor = os.open(beside, _APPEND | os.O_EXCL, os.fstat(self._fd).st_mode & 0o777)
+        descriptor = os.open(beside, _APPEND | os.O_EXCL, 0o600)
         try:
+            os.fchmod(descriptor, stat.S_IMODE(os.fstat(self._fd).st_mode))
             with open(os.dup(descriptor), "wb") as file:  # noqa: PTH123 (as above)
                 file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
             os.fsync(descriptor)
@@ -169,6 +173,9 @@ class OutputFile:
             self.failed += 1
         else:
             self.answered += 1
+
+    def _busy(self) -> OutputUnwritable:
+        return OutputUnwritable(f"cannot write {self.path}: another process is writing it")
 
     @contextmanager
     def _os_errors(self) -> Generator[None]:

@@ -119,14 +119,14 @@ def _rendered(template: PromptTemplate, row: Json, limit_bytes: int) -> str:
 
 def _custom_id(row: Json, line: int) -> str:
     """What its answer is found by: its own name, or else the number of its line."""
-    name = row.get("custom_id", row.get("id"))
+    name = row.get("id") if row.get("custom_id") is None else row["custom_id"]
     if name is None:
         return str(line)
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise InvalidRequest("custom_id: neither a text nor a whole number")
+        raise InvalidRequest("custom_id (or id): neither a text nor a whole number")
     text = str(name)
     if not _ID.fullmatch(text):
-        raise InvalidRequest("custom_id: not 1 to 512 characters in one line")
+        raise InvalidRequest("custom_id (or id): not 1 to 512 characters in one line")
     return text
 
 

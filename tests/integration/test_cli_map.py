@@ -255,6 +255,17 @@ def test_a_dry_run_tells_the_price(source: Path, output: Path):
     assert not output.exists()
 
 
+def test_a_dry_run_says_that_nobody_knows_prices(source: Path, output: Path, tmp_path: Path):
+    """A LiteLLM that cannot be loaded is one line, also where many rows are on their way to it."""
+    write_prompts(source, *(f"{number} {'x' * 100}" for number in range(2000)))
+    broken = tmp_path / "litellm"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise RuntimeError")
+    done = program("map", str(source), str(output), "--dry-run", environment={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: LiteLLM could not be asked for prices: reinstall litellm"
+
+
 def test_a_dry_run_counts_what_it_can(source: Path, output: Path):
     """Where LiteLLM is not installed, as on an application's machine (and in this process): the calls alone."""
     write_prompts(source, "a", "b")

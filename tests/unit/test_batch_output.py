@@ -153,6 +153,16 @@ def test_failed_rows_are_kept_unless_they_are_tried_again(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_to_a_file_stays_one(tmp_path: Path):
+    """What is put in its file's place is put there."""
+    path, link = tmp_path / "out.jsonl", tmp_path / "link.jsonl"
+    write(path, "refuse", [outcome("a", fails=True)])
+    link.symlink_to(path)
+    write(link, "retry", [outcome("b")])
+    assert link.is_symlink()
+    assert names_in(path) == ["b"]
+
+
 def test_an_output_knows_what_is_in_it(tmp_path: Path):
     """How many rows have an answer, how many failed, and in which form they are."""
     path = tmp_path / "out.jsonl"

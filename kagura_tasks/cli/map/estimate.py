@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, Final, cast
+from typing import IO, Any, Final, cast
 
 from kagura_tasks.errors import ConfigurationError
 from kagura_tasks.groups import MapItem
@@ -26,14 +27,8 @@ def estimates(items: Iterable[MapItem]) -> list[Estimate]:
         return _uncounted(items)
     command = [sys.executable, "-m", f"{__package__}.ask_prices"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-        assert child.stdin is not None and child.stdout is not None  # noqa: PT018, S101 (for the type checker)
         try:
-            for request in _requests(items):
-                child.stdin.write(request.model_dump_json(include=_COUNTED).encode() + b"\n")
-            child.stdin.close()
-            told = child.stdout.read()
-        except BrokenPipeError:
-            told = b""
+            told = _ask(cast("IO[bytes]", child.stdin), cast("IO[bytes]", child.stdout), items)
         except BaseException:
             child.kill()
             raise
@@ -41,6 +36,16 @@ def estimates(items: Iterable[MapItem]) -> list[Estimate]:
         return cast("list[Estimate]", json.loads(told))
     except ValueError:
         raise ConfigurationError("LiteLLM could not be asked for prices: reinstall litellm") from None
+
+
+def _ask(questions: IO[bytes], answer: IO[bytes], items: Iterable[MapItem]) -> bytes:
+    """What the child says when it has heard all; nothing where it has died."""
+    with suppress(BrokenPipeError):
+        for request in _requests(items):
+            questions.write(request.model_dump_json(include=_COUNTED).encode() + b"\n")
+    with suppress(BrokenPipeError):
+        questions.close()
+    return answer.read()
 
 
 def total(found: list[Estimate]) -> Estimate:

@@ -135,10 +135,11 @@ def opened(source: str) -> Generator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        with Path(source).open("rb") as file:
-            yield file
+        file = Path(source).open("rb")  # noqa: SIM115 (errors of whoever reads it are none of opening it)
     except OSError as error:
         raise InvalidRequest(f"cannot read {source}: {error.strerror}") from None
+    with file:
+        yield file
 
 
 def text_of(template: str) -> str:

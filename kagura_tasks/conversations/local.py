@@ -1,0 +1,139 @@
+"""Conversations in this process, for `execution="inline"`. The same promise, as far as one process goes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final
+
+from kagura_tasks.conversations.names import ConversationName
+from kagura_tasks.conversations.store import ids_kept
+from kagura_tasks.conversations.turns import Appended, Bounds, Claim, History, NewTurn, Turn, estimated_tokens
+
+#: So many conversations at most; those that were used longest ago go first.
+_MOST: Final = 1_000
+
+
+@dataclass
+class _Conversation:
+    expires_at: float = 0.0
+    number: int = 0
+    turns: list[Turn] = field(default_factory=list[Turn])
+    fallen: list[Turn] = field(default_factory=list[Turn])
+    ids: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
+    summary: str = ""
+    claim: str = ""
+    claimed_until: float = 0.0
+
+
+class LocalConversations:
+    """Conversations in memory. They end with the process. See Conversations."""
+
+    def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.time) -> None:
+        """Take how many conversations are kept at most, and what says the time (Unix s)."""
+        self._most = most
+        self._clock = clock
+        self._lock = Lock()
+        self._conversations: OrderedDict[ConversationName, _Conversation] = OrderedDict()
+
+    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+        """See Conversations."""
+        with self._lock:
+            kept = self._find(name) or _Conversation()
+            self._keep(name, kept, bounds.ttl_s)
+            numbers = [self._add(kept, turn) for turn in turns]
+            while len(kept.ids) > ids_kept(bounds):
+                kept.ids.popitem(last=False)
+            gone = _shortened(kept.turns, bounds, 1)
+            if bounds.summary_model is None:
+                return Appended(numbers, 0)
+            kept.fallen += gone
+            _ = _shortened(kept.fallen, bounds, 0)
+            return Appended(numbers, len(kept.fallen))
+
+    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+        """See Conversations."""
+        return self.append(name, turns, bounds)
+
+    def read(self, name: ConversationName, last: int | None) -> History:
+        """See Conversations."""
+        with self._lock:
+            kept = self._find(name) or _Conversation()
+            first = 0 if last is None else max(0, len(kept.turns) - last)
+            return History(kept.summary, kept.turns[first:])
+
+    async def aread(self, name: ConversationName, last: int | None) -> History:
+        """See Conversations."""
+        return self.read(name, last)
+
+    def clear(self, name: ConversationName) -> int:
+        """See Conversations."""
+        with self._lock:
+            kept = self._find(name)
+            self._conversations.pop(name, None)
+            return len(kept.turns) if kept else 0
+
+    async def aclear(self, name: ConversationName) -> int:
+        """See Conversations."""
+        return self.clear(name)
+
+    async def claim(self, name: ConversationName, token: str, hold_ms: int) -> Claim | None:
+        """See Conversations."""
+        with self._lock:
+            kept = self._find(name)
+            if kept is None or not kept.fallen or kept.claimed_until > self._clock():
+                return None
+            kept.claim, kept.claimed_until = token, self._clock() + hold_ms / 1000
+            return Claim(token, kept.summary, [*kept.fallen])
+
+    async def fold(self, name: ConversationName, claim: Claim, summary: str | None) -> bool:
+        """See Conversations."""
+        with self._lock:
+            kept = self._find(name)
+            if kept is None or kept.claim != claim.token:
+                return False
+            kept.claim, kept.claimed_until = "", 0.0
+            if summary is not None and claim.turns:
+                last = claim.turns[-1].number
+                kept.summary = summary
+                kept.fallen = [turn for turn in kept.fallen if turn.number > last]
+            return True
+
+    def _find(self, name: ConversationName) -> _Conversation | None:
+        kept = self._conversations.get(name)
+        if kept is not None and kept.expires_at <= self._clock():
+            del self._conversations[name]
+            return None
+        return kept
+
+    def _keep(self, name: ConversationName, kept: _Conversation, ttl_s: int) -> None:
+        kept.expires_at = self._clock() + ttl_s
+        self._conversations[name] = kept
+        self._conversations.move_to_end(name)
+        while len(self._conversations) > self._most:
+            self._conversations.popitem(last=False)
+
+    def _add(self, kept: _Conversation, new: NewTurn) -> int:
+        if new.turn_id in kept.ids:
+            return kept.ids[new.turn_id]
+        kept.number += 1
+        at_ms = int(self._clock() * 1000)
+        kept.turns.append(Turn(number=kept.number, role=new.role, content=new.content, at_ms=at_ms))
+        if new.turn_id:
+            kept.ids[new.turn_id] = kept.number
+        return kept.number
+
+
+def _shortened(turns: list[Turn], bounds: Bounds, least: int) -> list[Turn]:
+    """Take turns from the front until the rest is within its bounds, of which the last `least` stay; what was taken."""
+    tokens = sum(estimated_tokens(turn.content) for turn in turns)
+    gone = 0
+    while len(turns) - gone > least and (len(turns) - gone > bounds.max_turns or tokens > bounds.max_tokens):
+        tokens -= estimated_tokens(turns[gone].content)
+        gone += 1
+    taken = turns[:gone]
+    del turns[:gone]
+    return taken

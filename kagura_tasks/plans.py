@@ -9,7 +9,7 @@ from typing import Final, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from kagura_tasks.errors import InvalidRequest, KaguraTasksError, PromptTooLarge, rebuild
+from kagura_tasks.errors import InvalidRequest, KaguraTasksError, PromptError, PromptTooLarge, rebuild
 from kagura_tasks.prompts import PromptTemplate
 from kagura_tasks.schemas import CompletionRequest, Json, Message, Wire, completion_from_wire, problems_of
 
@@ -46,11 +46,12 @@ class ReducePlan(Wire):
     @property
     def names(self) -> frozenset[str]:
         """The variables that the template may use."""
-        about = _ABOUT_PARTS if self.form == "parts" else frozenset[str]()
-        return frozenset({self.takes, *self.given}) | about
+        return self._other_names | {self.takes}
 
     def check(self) -> None:
         """Raise PromptError where the template is none, or InvalidRequest where the rest is no request."""
+        if self.takes in self._other_names:
+            raise PromptError(f"{self.takes} is the name of another variable: take what came before by another one")
         _ = self._template
         _ = self.asks("?")
 
@@ -87,6 +88,10 @@ class ReducePlan(Wire):
             values = [_value_of(part) for part in parts]
             return values[0] if len(values) == 1 else values
         return list(parts)
+
+    @property
+    def _other_names(self) -> frozenset[str]:
+        return frozenset(self.given) | (_ABOUT_PARTS if self.form == "parts" else frozenset[str]())
 
     @property
     def _template(self) -> PromptTemplate:

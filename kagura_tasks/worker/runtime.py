@@ -105,7 +105,8 @@ class Runtime:
     async def reduction(self, plan: ReducePlan, before: object, delivery: Delivery) -> Completion:
         """The answer to what came before, by this plan. Raises what Reducer.run raises, and as `run` does."""
         reducer = Reducer(self.runner.provider, self.runner.ask)
-        parts, failed = parts_of(before)
+        # There may be thousands: not on the loop.
+        parts, failed = await asyncio.to_thread(parts_of, before)
         async with self._unless_taken(delivery.delivery_tag):
             return await self.runner.once(delivery.task_id, lambda: reducer.run(plan, parts, failed, delivery))
 

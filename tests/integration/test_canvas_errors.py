@@ -99,6 +99,21 @@ def test_a_reduction_is_cancelled_like_a_completion(canvas: Canvas, stub: StubSe
     until(lambda: any(one["left"] for one in stub.ledger()["requests"]), what="a closed connection")
 
 
+def test_a_reduction_in_levels_is_cancelled_with_all_its_calls(canvas: Canvas, stub: StubServer):
+    """None goes on, none is begun."""
+    stub.script(when=f"{canvas.word} level", held=True)
+    parts = [f"part {number} " + "word " * 60 for number in range(12)]
+    body = signatures.reduce(canvas.app, f"{canvas.word} level: {LIST}", tenant=canvas.tenant, context_tokens=300)
+    task = body.clone([parts]).apply_async()
+    begun = until(lambda: stub.ledger()["in_flight"] > 1 and stub.ledger()["in_flight"], what="partial calls")
+    canvas.client.cancel(task.id)
+    with pytest.raises(TaskCancelled):
+        canvas.client.result(task.id).get(timeout_s=TIMEOUT_S)
+    until(lambda: stub.ledger()["in_flight"] == 0, what="closed connections")
+    canvas.complete("marker").apply_async().get(timeout=TIMEOUT_S)
+    assert sum(one["left"] for one in stub.ledger()["requests"]) == stub.count() - 1 >= begun
+
+
 def test_a_reduction_waits_in_the_queue_for_its_next_try(canvas: Canvas, stub: StubServer):
     """As a completion does: Celery's retry, with what came before, and the tries so far."""
     first = canvas.complete("one")
@@ -133,15 +148,14 @@ def test_a_single_part_that_is_too_long_is_an_error(canvas: Canvas):
 
 
 def test_a_redelivered_reduction_gives_the_answer_that_is_stored(canvas: Canvas):
-    """The same message again, after its result was stored: no call."""
+    """The same message again, after its result was stored: no call, and the same answer for whoever comes next."""
     body = canvas.reduce(use_cache=False).clone([{"text": "one", "model": "m", "finish_reason": "stop"}])
-    task_id = uuid4().hex
+    task_id, where = uuid4().hex, f"told {canvas.word}"
     first = body.apply_async(task_id=task_id).get(timeout=TIMEOUT_S)
-    marker = canvas.complete("marker")
-    body.apply_async(task_id=task_id)
-    marker.apply_async().get(timeout=TIMEOUT_S)
-    assert body.apply_async(task_id=task_id).get(timeout=TIMEOUT_S) == first
-    assert canvas.asked().count("one") == 1
+    body.apply_async(task_id=task_id, link=canvas.team("tell", where))
+    (told,) = until(lambda: canvas.redis.lrange(where, 0, -1), what="the link")
+    assert told.decode() == str(first)
+    assert canvas.asked() == ["one"]
 
 
 def test_a_reduction_that_cannot_work_is_said_where_it_is_made(client: LLMClient):
@@ -150,6 +164,7 @@ def test_a_reduction_that_cannot_work_is_said_where_it_is_made(client: LLMClient
         ("{{ rows }}", {}, PromptError, "rows"),
         ("{% for %}", {}, PromptError, "no valid template"),
         ("{{ parts }}", {"takes": "rows"}, PromptError, "parts"),
+        ("{{ count }}", {"takes": "count"}, PromptError, "another variable"),
         ("{{ parts }}", {"context_tokens": 0}, InvalidRequest, "context_tokens"),
         ("{{ parts }}", {"model": "two words"}, InvalidRequest, "model"),
         ("{{ parts }}", {"on_error": "ignore"}, InvalidRequest, "collect"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from kagura_tasks.schemas import Completion
 from tests.support.canvas import LIST, TIMEOUT_S, Canvas, texts
 from tests.support.llm import StubServer
 from tests.support.wait import until
-from tests.support.workers import NOT_INHERITED, ROOT
+from tests.support.workers import NOT_INHERITED, ROOT, Fleet
 
 
 def test_a_group_gives_the_answers_in_order(canvas: Canvas):
@@ -160,3 +161,23 @@ def test_a_program_that_imports_no_task_sends_a_chord(canvas: Canvas, stub: Stub
     printed = json.loads(done.stdout)
     assert (printed["result"]["finish_reason"], printed["imported"]) == ("stop", [])
     assert any(f"2 answers: fine {canvas.word}. 1 failed." in prompt for prompt in canvas.asked())
+
+
+def test_no_prompt_and_no_answer_is_seen_in_logs_and_events(canvas: Canvas, canvas_workers: Fleet):
+    """Header, body, errors and retries of a canvas show neither, in the worker's log and in Celery's events."""
+    with canvas.redis.pubsub() as events:
+        events.psubscribe("*celeryev*")
+        header = [canvas.complete(canvas.word), canvas.refused(on_error="collect")]
+        chord(header, canvas.reduce())().get(timeout=TIMEOUT_S)
+        failed = chord([canvas.complete(canvas.word), canvas.refused()], canvas.reduce())()
+        with pytest.raises(ChordError):
+            canvas.app.AsyncResult(failed.id).get(timeout=TIMEOUT_S)
+        seen = ""
+        while seen.count("task-succeeded") < 4 or "task-failed" not in seen:
+            frame = events.get_message(timeout=30)
+            assert frame is not None, f"no event within 30 s; so far: {seen}"
+            if isinstance(frame["data"], bytes):
+                seen += b64decode(json.loads(frame["data"])["body"]).decode()
+    assert "kagura.reduce" in seen
+    assert canvas.word not in seen
+    assert canvas.word not in canvas_workers.workers[0].log

@@ -103,6 +103,17 @@ def test_ctrl_c_while_the_rows_are_read_sends_none(
     assert not client_of_redis.keys("kagura:map:*:items")
 
 
+def test_silence_is_told_and_waited_out(source: Path, output: Path, settings: Settings, tmp_path: Path):
+    """Without a worker the map waits, however long, and says where to look; Ctrl-C pauses it."""
+    write_prompts(source, "a")
+    command = ["map", str(source), str(output), "--tenant", settings.tenant]
+    impatient = {"KAGURA_TASKS_WAIT_TIMEOUT_S": "0.5"}
+    with started(tmp_path, *command, redis_url=settings.redis_url, environment=impatient) as running:
+        until(lambda: running.stderr.count("is a worker running?") >= 2, 60, "two complaints")
+        assert running.stop() == 130
+        assert the_resume_command(running.stderr)
+
+
 def test_ctrl_c_just_after_the_start_pauses_too(settings: Settings, capsys: pytest.CaptureFixture[str]):
     """A map that nobody would know of does not go on."""
     client = LLMClient(settings)

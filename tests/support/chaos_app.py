@@ -17,7 +17,7 @@ import aiohttp
 from celery.signals import task_success
 
 from kagura_tasks.app import create_app
-from kagura_tasks.errors import ProviderUnavailable
+from kagura_tasks.errors import ProviderUnavailable, RequestRefused
 from kagura_tasks.providers.direct import DirectLane
 from kagura_tasks.providers.plain import PARAMS, Route
 from kagura_tasks.providers.prices import PriceList
@@ -31,7 +31,7 @@ _ROUTE = Route("openai", "gpt-4o-mini", _CALLS, {}, False, frozenset(PARAMS), fr
 
 
 class PlainProvider:
-    """Asks and reads the answer, no more."""
+    """Asks and reads the answer, no more. A prompt that says so kills the worker."""
 
     def __init__(self) -> None:
         """What is streamed goes over the direct lane, which asks nobody else about an answer."""
@@ -42,8 +42,12 @@ class PlainProvider:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
             async with aiohttp.ClientSession(timeout=timeout) as session:
+                if "kills its worker" in str(request.messages[-1].content):
+                    os.kill(os.getpid(), signal.SIGKILL)
                 messages = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
                 async with session.post(_CALLS, json={"model": request.model, "messages": messages}) as response:
+                    if response.status == 400:
+                        raise RequestRefused("scripted", request.model, 400)
                     answer = await response.json()
         except aiohttp.ClientError as error:
             raise ProviderUnavailable(request.model) from error

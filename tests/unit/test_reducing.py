@@ -91,16 +91,38 @@ async def test_what_does_not_fit_is_reduced_in_levels():
     assert completion.usage.cost_usd == pytest.approx(0.5 * len(model.jobs))
 
 
-async def test_partial_calls_are_bounded_and_named():
-    """Eight at a time. Each has a name of its own, the same in a redelivery, and sits its waits out."""
+class Crowd(Model):
+    """Answers nobody before eight have asked."""
+
+    def __init__(self) -> None:
+        super().__init__(window=60)
+        self.is_full = asyncio.Event()
+
+    async def ask(self, job: Job) -> Completion:
+        if self.running == 7:
+            self.is_full.set()
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        await self.is_full.wait()
+        self.running -= 1
+        return await super().ask(job)
+
+
+async def test_partial_calls_are_bounded():
+    """Eight at a time, and as many as that."""
+    model = Crowd()
+    await reduced(model, [part(number) for number in range(100)])
+    assert model.peak == 8
+
+
+async def test_partial_calls_have_names():
+    """Each its own, the same in a redelivery; and each sits its waits out."""
     first, again = Model(window=60), Model(window=60)
     for model in (first, again):
         await reduced(model, [part(number) for number in range(100)])
-    names = [job.task_id for job in first.jobs]
-    assert first.peak == 8
-    assert len(set(names)) == len(names)
-    assert names == [job.task_id for job in again.jobs]
-    assert first.prompts == again.prompts
+    named = {job.task_id: prompt for job, prompt in zip(first.jobs, first.prompts, strict=True)}
+    assert named == {job.task_id: prompt for job, prompt in zip(again.jobs, again.prompts, strict=True)}
+    assert len(named) == len(first.jobs) > 8
     assert not any(job.may_leave for job in first.jobs)
 
 

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 from pydantic import ValidationError
 
-from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed, rebuild
+from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed
+from kagura_tasks.plans import enveloped, error_in
 from kagura_tasks.schemas import Completion, Json, completion_from_wire
 
 _UNREADABLE: Final = TaskFailed("UnknownResult", "what is kept of it is no outcome")
@@ -35,7 +36,7 @@ def outcome_of_error(error: BaseException) -> Outcome:
     """The outcome of a task that raised this. Of a foreign error the name is kept: its text may hold anything."""
     known = error if isinstance(error, KaguraTasksError) else TaskFailed(type(error).__name__)
     kind = "cancelled" if isinstance(known, TaskCancelled) else "failed"
-    return Outcome(kind, {"error": {"type": type(known).__name__, "args": list(known.args)}})
+    return Outcome(kind, enveloped(known))
 
 
 def document_of(answer: Completion | KaguraTasksError) -> Json:
@@ -49,15 +50,13 @@ def document_in(stored: bytes) -> Json:
         document = cast(object, json.loads(stored))
     except ValueError:
         document = None
-    return cast(Json, document) if isinstance(document, dict) else outcome_of_error(_UNREADABLE).document
+    return cast(Json, document) if isinstance(document, dict) else enveloped(_UNREADABLE)
 
 
 def answer_in(stored: bytes) -> Completion | KaguraTasksError:
     """The completion, or the error, that was kept."""
+    document = document_in(stored)
     try:
-        document = cast("dict[str, Any]", document_in(stored))
-        if "error" in document:
-            return rebuild(str(document["error"]["type"]), list(document["error"]["args"]))
-        return completion_from_wire(document)
-    except (ValidationError, ValueError, TypeError, KeyError):
+        return error_in(document) or completion_from_wire(document)
+    except ValidationError:
         return _UNREADABLE

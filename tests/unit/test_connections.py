@@ -1,0 +1,39 @@
+"""Connections to Redis: what differs from redis-py's own."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Connection
+from redis.exceptions import DataError
+
+from kagura_tasks.connections import async_client
+from kagura_tasks.settings import RedisUrl
+
+ARGUMENTS = st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.floats()))
+
+
+class Step(IntEnum):
+    FIRST = 1
+
+
+def ours() -> Connection:
+    """A connection as our clients make them, which is not open."""
+    return async_client(RedisUrl("redis://localhost:1/0"), 1.0).connection_pool.make_connection()
+
+
+@given(name=st.sampled_from(["GET", "CLIENT TRACKING"]), rest=ARGUMENTS)
+async def test_a_command_is_written_as_redis_py_writes_it(name: str, rest: list[object]):
+    """Byte for byte, whatever its arguments are."""
+    assert b"".join(ours().pack_command(name, *rest)) == b"".join(Connection().pack_command(name, *rest))
+
+
+async def test_what_is_no_argument_is_refused():
+    """By redis-py, as ever; and it knows what else is one."""
+    for wrong in (None, True, {}):
+        with pytest.raises(DataError):
+            ours().pack_command("SET", "key", wrong)
+    assert b"".join(ours().pack_command(b"SET", Step.FIRST)) == b"".join(Connection().pack_command(b"SET", Step.FIRST))

@@ -7,7 +7,9 @@ KaguraTasksError
 │   ├── SecretInRequest        keys live with the workers
 │   ├── ItemInvalid            one item of a map is wrong; nothing was paid for
 │   ├── PromptError            a prompt template that cannot be rendered
+│   ├── QueryTooLong           for a router
 │   └── RowsInvalid            rows of a file that cannot be sent
+├── NoAgentFound               no agent of a router fits, and there is no fallback
 ├── OutputUnwritable           a file of answers cannot be written: the disk is full, ...
 ├── RedisUnreachable           Redis did not answer
 ├── ResultTimeout              nobody answered in time; the task may still be running
@@ -68,6 +70,7 @@ from kagura_tasks.errors.requests import (
     RowsInvalid,
     SecretInRequest,
 )
+from kagura_tasks.errors.routing import NoAgentFound, QueryTooLong
 from kagura_tasks.errors.streams import StreamError, StreamExpired, StreamGap, StreamLost, StreamRestarted
 from kagura_tasks.errors.tasks import OutputInvalid, ResultTimeout, TaskCancelled, TaskFailed, TaskLost, TaskPoisoned
 
@@ -83,6 +86,7 @@ __all__ = [
     "MapError",
     "MapExpired",
     "MapFailed",
+    "NoAgentFound",
     "NothingToReduce",
     "OutputInvalid",
     "OutputUnwritable",
@@ -93,6 +97,7 @@ __all__ = [
     "ProviderError",
     "ProviderTimeout",
     "ProviderUnavailable",
+    "QueryTooLong",
     "RateLimited",
     "RedisUnreachable",
     "RequestRefused",

@@ -28,11 +28,12 @@ CLASSES = sorted(
 )
 
 #: A value for each type of a field.
-VALUES: dict[type, st.SearchStrategy[Any]] = {
+VALUES: dict[object, st.SearchStrategy[Any]] = {
     str: st.text(max_size=50),
     int: st.integers(0, 10**9),
     float: st.floats(0, 1e9, allow_nan=False),
     bool: st.booleans(),
+    dict[str, float]: st.dictionaries(st.text(max_size=50), st.floats(0, 1, allow_nan=False), max_size=3),
 }
 
 
@@ -76,7 +77,7 @@ def test_an_error_survives_pickle_too(error: KaguraTasksError):
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_class_says_something(cls: type[KaguraTasksError]):
     """No error is silent, shows its Python form, or is missing from the tree in the module's docstring."""
-    words = {str: "words", int: 429, float: 1.5, bool: True}
+    words = {str: "words", int: 429, float: 1.5, bool: True, dict[str, float]: {"near": 0.2}}
     error = cls(*(words[kind] for kind in fields_of(cls).values()))
     assert str(error)
     assert not str(error).startswith("(")

@@ -1,0 +1,1 @@
+"""Which agent a query is for. Decides, and runs nothing: the same thinking in applications and on workers."""

@@ -326,10 +326,10 @@ class LLMClient:
         return prompt if isinstance(prompt, CompletionRequest) else self.request(prompt, **options)
 
     def _lookup(self, request: CompletionRequest) -> Completion | None:
-        return self.cache.lookup(request) if request.use_cache else None
+        return self.cache.lookup(request) if request.is_cacheable else None
 
     async def _alookup(self, request: CompletionRequest) -> Completion | None:
-        return await self.cache.alookup(request) if request.use_cache else None
+        return await self.cache.alookup(request) if request.is_cacheable else None
 
     def _submit(self, request: CompletionRequest, task_id: str, *, stream: bool) -> LLMResult:
         remembered = self._lookup(request)
@@ -360,11 +360,11 @@ class LLMClient:
 
     def _looked_up(self, request: CompletionRequest) -> bool:
         """The executor's own cache was asked: a cache of the caller's own stands before it, not in its place."""
-        return request.use_cache and self._own_cache is None
+        return request.is_cacheable and self._own_cache is None
 
     def _kept_here(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
         """Workers keep answers in the fleet's cache; a cache of one's own has to be told here."""
-        if self._own_cache is None or not request.use_cache:
+        if self._own_cache is None or not request.is_cacheable:
             return result
         return LLMResult(result.id, RememberedHere(result.source, self._own_cache, request))
 

@@ -53,6 +53,60 @@ class Message(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+class ConversationBounds(Wire):
+    """How much of a conversation is kept, and what becomes of the rest.
+
+    Attributes:
+        max_turns: So many turns at most.
+        max_tokens: So many tokens at most, by estimate; but the newest turn is always kept.
+        ttl_s: Seconds after its last turn for which a conversation is kept.
+        summary_model: Who sums up what falls out; None: nobody, it is gone.
+    """
+
+    max_turns: int = Field(default=100, gt=0, le=10_000)
+    max_tokens: int = Field(default=8_000, gt=0)
+    ttl_s: int = Field(default=7 * 86_400, gt=0)
+    summary_model: ModelName | None = None
+
+
+class ConversationUse(Wire):
+    """The conversation that a prompt belongs to: its turns stand before it, and it and its answer are appended.
+
+    Attributes:
+        id: The caller's name for it.
+        bounds: How much of it is kept.
+    """
+
+    id: str = Field(min_length=1, max_length=512)
+    bounds: ConversationBounds = ConversationBounds()
+
+
+class ToolSpec(Wire):
+    """A tool that a worker runs.
+
+    Attributes:
+        place: Where the function is: "module:name".
+        function: What the model is told of it, in OpenAI's form: name, description, parameters.
+    """
+
+    place: str = Field(pattern=r"^[\w.]+:[\w.]+$", max_length=500)
+    function: Json
+
+
+class ToolUse(Wire):
+    """The tools that a model may ask for.
+
+    Attributes:
+        tools: Each with a name of its own.
+        max_rounds: Calls of the model, the one that answers among them.
+        are_pure: They do nothing but answer, and always the same: what is made of them may be remembered.
+    """
+
+    tools: tuple[ToolSpec, ...] = Field(min_length=1, max_length=128)
+    max_rounds: int = Field(default=8, ge=1, le=100)
+    are_pure: bool = False
+
+
 class CompletionRequest(Wire):
     """What a caller asks for.
 
@@ -66,6 +120,8 @@ class CompletionRequest(Wire):
         tags: Names under which the remembered answer can be invalidated.
         timeout_s: Seconds for one call of the provider; time in the queue is not counted. None is the workers' setting.
         priority: See Priority.
+        tools: Functions that the worker runs for the model.
+        conversation: What was said before is put in front of the messages.
     """
 
     model: ModelName
@@ -77,6 +133,13 @@ class CompletionRequest(Wire):
     tags: tuple[TagName, ...] = Field(default=(), max_length=16)
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     priority: Priority = Priority.NORMAL
+    tools: ToolUse | None = None
+    conversation: ConversationUse | None = None
+
+    @property
+    def is_cacheable(self) -> bool:
+        """What it asks for is all in it: an equal request deserves the same answer."""
+        return self.use_cache and self.conversation is None and (self.tools is None or self.tools.are_pure)
 
 
 class Usage(Wire):

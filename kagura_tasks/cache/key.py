@@ -39,7 +39,10 @@ def cache_key(request: CompletionRequest) -> str:
 
     The form is `v<version>:<model>:<sha-256 in hex>`. Raises InvalidRequest where a value has no JSON form.
     """
-    return key_for(request.messages, request.model, request.tenant, request.params)
+    params = request.params
+    if request.tools is not None:
+        params = {**params, "tools_of_ours": request.tools.model_dump(mode="json")}
+    return key_for(request.messages, request.model, request.tenant, params)
 
 
 def key_for(

@@ -13,12 +13,14 @@ local function tokens_of(turn)
   return tonumber(string.match(turn, '"tokens":(%d+)') or 0)
 end
 
--- Take turns from the front of a list until it is within its bounds; the last one stays where `least` is 1.
-local function shortened(list, counter, least)
+-- Take turns from the front of a list that is over its bounds, until it is within this part of them; the last one stays
+-- where `least` is 1.
+local function shortened(list, counter, least, part)
   local gone = {}
   local count = redis.call('LLEN', list)
   local tokens = tonumber(redis.call('HGET', conversation, counter) or 0)
-  while count > least and (count > most or tokens > most_tokens) do
+  if count <= most and tokens <= most_tokens then part = 1 end
+  while count > least and (count > most * part or tokens > most_tokens * part) do
     local turn = redis.call('LPOP', list)
     count, tokens = count - 1, tokens - tokens_of(turn)
     gone[#gone + 1] = turn
@@ -42,14 +44,15 @@ for i = 6, #ARGV, 3 do
 end
 redis.call('ZREMRANGEBYRANK', ids, 0, -1 - ARGV[4])
 
-local gone = shortened(turns, 'tokens', 1)
+-- A summary costs a call of a model: what is summed up falls out in parts that are worth it.
+local gone = shortened(turns, 'tokens', 1, ARGV[5] == '1' and 0.75 or 1)
 if ARGV[5] == '1' then
   for _, turn in ipairs(gone) do
     redis.call('RPUSH', fallen, turn)
     redis.call('HINCRBY', conversation, 'fallen_tokens', tokens_of(turn))
   end
   -- Where nobody sums up for long, the oldest are forgotten: they are as bounded as what is kept.
-  shortened(fallen, 'fallen_tokens', 0)
+  shortened(fallen, 'fallen_tokens', 0, 1)
   answer[1] = redis.call('LLEN', fallen)
 end
 for _, key in ipairs({conversation, turns, fallen, ids}) do

@@ -11,7 +11,12 @@ from typing import Final
 
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.store import ids_kept
-from kagura_tasks.conversations.turns import Appended, Bounds, Claim, History, NewTurn, Turn, estimated_tokens
+from kagura_tasks.conversations.turns import Appended, Claim, History, NewTurn, Turn, estimated_tokens
+from kagura_tasks.schemas import ConversationBounds
+
+#: The part of its bounds that is left of a conversation when turns fall out to be summed up: a summary costs a call of
+#: a model, so they do in parts that are worth it.
+_LEFT: Final = 0.75
 
 #: So many conversations at most; those that were used longest ago go first.
 _MOST: Final = 1_000
@@ -39,7 +44,7 @@ class LocalConversations:
         self._lock = Lock()
         self._conversations: OrderedDict[ConversationName, _Conversation] = OrderedDict()
 
-    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """See Conversations."""
         with self._lock:
             kept = self._find(name) or _Conversation()
@@ -47,14 +52,14 @@ class LocalConversations:
             numbers = [self._add(kept, turn) for turn in turns]
             while len(kept.ids) > ids_kept(bounds):
                 kept.ids.popitem(last=False)
-            gone = _shortened(kept.turns, bounds, 1)
             if bounds.summary_model is None:
+                _ = _shortened(kept.turns, bounds, 1)
                 return Appended(numbers, 0)
-            kept.fallen += gone
+            kept.fallen += _shortened(kept.turns, bounds, 1, _LEFT)
             _ = _shortened(kept.fallen, bounds, 0)
             return Appended(numbers, len(kept.fallen))
 
-    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """See Conversations."""
         return self.append(name, turns, bounds)
 
@@ -127,11 +132,18 @@ class LocalConversations:
         return kept.number
 
 
-def _shortened(turns: list[Turn], bounds: Bounds, least: int) -> list[Turn]:
-    """Take turns from the front until the rest is within its bounds, of which the last `least` stay; what was taken."""
+def _shortened(turns: list[Turn], bounds: ConversationBounds, least: int, part: float = 1.0) -> list[Turn]:
+    """What is taken from the front of turns over their bounds, so that the rest, or the last, is within a part of them.
+
+    At least `least` turns stay.
+    """
     tokens = sum(estimated_tokens(turn.content) for turn in turns)
+    if len(turns) <= bounds.max_turns and tokens <= bounds.max_tokens:
+        return []
     gone = 0
-    while len(turns) - gone > least and (len(turns) - gone > bounds.max_turns or tokens > bounds.max_tokens):
+    while len(turns) - gone > least and (
+        len(turns) - gone > bounds.max_turns * part or tokens > bounds.max_tokens * part
+    ):
         tokens -= estimated_tokens(turns[gone].content)
         gone += 1
     taken = turns[:gone]

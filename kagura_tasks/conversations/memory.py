@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from kagura_tasks.conversations.local import LocalConversations
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.store import Conversations, RedisConversations
-from kagura_tasks.conversations.turns import Appended, Bounds, History, NewTurn, Role, Turn
+from kagura_tasks.conversations.summaries import Ask, sum_up
+from kagura_tasks.conversations.turns import Appended, History, NewTurn, Role, Turn
 from kagura_tasks.errors import ConfigurationError, InvalidRequest
-from kagura_tasks.schemas import problems_of
+from kagura_tasks.schemas import ConversationBounds, problems_of
 from kagura_tasks.settings import Settings, load_settings
 
 #: The conversations of this process, whoever asks for them: inline calls and their callers share them.
@@ -66,7 +67,9 @@ class ConversationMemory:
         self._store = store or _open_store(self._settings)
         self.tenant = self._settings.tenant
         try:
-            self.bounds = Bounds(max_turns=max_turns, max_tokens=max_tokens, ttl_s=ttl_s, summary_model=summarise)
+            self.bounds = ConversationBounds(
+                max_turns=max_turns, max_tokens=max_tokens, ttl_s=ttl_s, summary_model=summarise
+            )
         except ValidationError as error:
             raise ConfigurationError(f"conversations cannot be kept so: {problems_of(error)}") from None
 
@@ -133,6 +136,22 @@ class ConversationMemory:
     async def aclear(self, conversation_id: str) -> int:
         """The same, without blocking the event loop."""
         return await self._store.aclear(self._name(conversation_id))
+
+    async def asummarise(self, conversation_id: str, ask: Ask) -> bool:
+        """Sum up what fell out, with the model of `summarise`; whether anything was.
+
+        Workers do it after each answer of an agent. For turns that are appended elsewhere, call this now and then.
+
+        Args:
+            conversation_id: See `append`.
+            ask: Answers the request: `LLMClient.acomplete`, say.
+
+        Raises:
+            RedisUnreachable: Redis did not answer.
+            KaguraTasksError: What `ask` raises. What waited still waits.
+        """
+        model = self.bounds.summary_model
+        return model is not None and await sum_up(self._store, self._name(conversation_id), model, ask)
 
     def _name(self, conversation_id: str) -> ConversationName:
         return ConversationName(self.tenant, conversation_id)

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from kagura_tasks.connections import async_client, redis_errors, sync_client
 from kagura_tasks.conversations.names import ConversationName
-from kagura_tasks.conversations.turns import Appended, Bounds, Claim, History, NewTurn, Turn
+from kagura_tasks.conversations.turns import Appended, Claim, History, NewTurn, Turn
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import Argument
-from kagura_tasks.schemas import Message
+from kagura_tasks.schemas import ConversationBounds, Message
 from kagura_tasks.settings import RedisUrl
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ _FOLD: Final = LuaScript.load(_HERE, "fold.lua")
 class Conversations(Protocol):
     """Where conversations live. Each call is one atomic step. Redis that is away is RedisUnreachable."""
 
-    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """Append the turns next to each other, those that are not there yet, and let go what is too much."""
         ...
 
-    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """The same, without blocking the event loop."""
         ...
 
@@ -85,11 +85,11 @@ class RedisConversations:
         self._url = url
         self._timeout_s = timeout_s
 
-    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+    def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """See Conversations."""
         return _appended(self._run(_append(name, turns, bounds)))
 
-    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> Appended:
+    async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """See Conversations."""
         return _appended(await self._arun(_append(name, turns, bounds)))
 
@@ -128,12 +128,12 @@ class RedisConversations:
             return await step.script.arun(async_client(self._url, self._timeout_s), [step.key], step.args)
 
 
-def ids_kept(bounds: Bounds) -> int:
+def ids_kept(bounds: ConversationBounds) -> int:
     """For how many of the latest turns one knows that they were appended."""
     return max(_LEAST_IDS, _IDS_A_TURN * bounds.max_turns)
 
 
-def _append(name: ConversationName, turns: Sequence[NewTurn], bounds: Bounds) -> _Step:
+def _append(name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> _Step:
     is_summed_up = int(bounds.summary_model is not None)
     args: list[Argument] = [bounds.ttl_s, bounds.max_turns, bounds.max_tokens, ids_kept(bounds), is_summed_up]
     for turn in turns:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from kagura_tasks.errors import InvalidRequest, PromptTooLarge
-from kagura_tasks.schemas import Message, ModelName, Wire
+from kagura_tasks.schemas import Message, Wire
 
 Role = Literal["user", "assistant", "system"]
 
@@ -46,22 +46,6 @@ class Turn(Wire):
     def to_message(self) -> Message:
         """The turn as a chat turn of a request."""
         return Message(role=self.role, content=self.content)
-
-
-class Bounds(Wire):
-    """How much of a conversation is kept, and what becomes of the rest.
-
-    Attributes:
-        max_turns: So many turns at most.
-        max_tokens: So many tokens at most, by estimate; but the newest turn is always kept.
-        ttl_s: Seconds after its last turn for which a conversation is kept.
-        summary_model: Who sums up what falls out; None: nobody, it is gone.
-    """
-
-    max_turns: int = Field(default=100, gt=0, le=10_000)
-    max_tokens: int = Field(default=8_000, gt=0)
-    ttl_s: int = Field(default=7 * 86_400, gt=0)
-    summary_model: ModelName | None = None
 
 
 @dataclass(frozen=True)

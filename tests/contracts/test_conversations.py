@@ -253,14 +253,14 @@ class TestSummaries:
 
     async def test_what_fell_out_is_claimed_and_folded(self, place: Place, talk: str):
         """The summary stands in place of the turns; a second look finds nothing more to do."""
-        memory, name = place.memory(max_turns=2, summarise="openai/m"), ConversationName("default", talk)
-        appended = [await memory.aappend_all(talk, [NewTurn("user", text)]) for text in "abcd"]
-        assert [one.waiting for one in appended] == [0, 0, 1, 2]
+        memory, name = place.memory(max_turns=4, summarise="openai/m"), ConversationName("default", talk)
+        appended = [await memory.aappend_all(talk, [NewTurn("user", text)]) for text in "abcdef"]
+        assert [one.waiting for one in appended] == [0, 0, 0, 0, 2, 2]
         claim = await place.store.claim(name, "token", 60_000)
         assert claim is not None
         assert [turn.content for turn in claim.turns] == ["a", "b"]
         assert await place.store.fold(name, claim, "a and b")
-        assert memory.summary(talk) == "a and b"
+        assert (memory.summary(talk), texts(memory, talk)) == ("a and b", ["c", "d", "e", "f"])
         assert await place.store.claim(name, "token", 60_000) is None
 
     async def test_what_falls_out_meanwhile_waits_for_the_next(self, place: Place, talk: str):
@@ -324,9 +324,9 @@ class TestSummaries:
 
     async def test_what_waits_is_bounded_too(self, place: Place, talk: str):
         """Where nobody sums up, no more waits than is kept."""
-        memory = place.memory(max_turns=3, summarise="openai/m")
-        appended = [await memory.aappend_all(talk, [NewTurn("user", str(number))]) for number in range(9)]
-        assert appended[-1].waiting == 3
+        memory = place.memory(max_turns=4, summarise="openai/m")
+        appended = [await memory.aappend_all(talk, [NewTurn("user", str(number))]) for number in range(11)]
+        assert appended[-1].waiting == 4
         claim = await place.store.claim(ConversationName("default", talk), "t", 60_000)
         assert claim is not None
-        assert [turn.content for turn in claim.turns] == ["3", "4", "5"]
+        assert [turn.content for turn in claim.turns] == ["4", "5", "6", "7"]

@@ -50,7 +50,7 @@ class QueueMaps:
                 return self.resume(order.map_id, order.tenant, changes)
             try:
                 total = _upload(store, items)
-                is_started = WAITING.run(store.start(self._terms(name, order, total)))
+                is_started = WAITING.run(store.start(self._terms(store, order, total)))
             except BaseException:
                 with suppress(RedisError):
                     WAITING.run(store.drop())
@@ -92,14 +92,15 @@ class QueueMaps:
     async def _is_reduced(self, name: MapName) -> bool:
         return (await task_store.find(self._settings, name.reduce_id)).is_finished
 
-    def _terms(self, name: MapName, order: MapOrder, total: int) -> MapTerms:
+    def _terms(self, store: MapStore, order: MapOrder, total: int) -> MapTerms:
+        item = signatures.map_item(self._app, store.name, store.token, order.priority)
         return MapTerms(
             total=total,
             window=order.window or self._settings.map_max_in_flight,
             max_failed=order.max_failed(total),
             budget_usd=order.budget_usd,
-            item=item_message(self._app, signatures.map_item(self._app, name, order.priority)),
-            then=self._then(name, order),
+            item=item_message(self._app, item, store.token),
+            then=self._then(store.name, order),
             ttl_s=self._settings.map_ttl_s,
             about=order.about,
         )

@@ -117,11 +117,11 @@ def _if_collected(on_error: OnError) -> dict[str, str]:
     return {"on_error": on_error} if on_error == "collect" else {}
 
 
-def map_item(app: Celery, name: MapName, priority: Priority) -> Signature[dict[str, object]]:
+def map_item(app: Celery, name: MapName, token: str, priority: Priority) -> Signature[dict[str, object]]:
     """The message that asks a worker for one item of a map. Which one, its task's id says; its prompt is in the map."""
     return app.signature(
         TaskName.MAP_ITEM,
-        args=[name.tenant, name.map_id],
+        args=[name.tenant, name.map_id, token],
         queue=queue_of(priority),
         priority=int(priority),
         argsrepr=REDACTED,

@@ -50,7 +50,7 @@ local function advance(map, now)
   -- Where a budget holds items back, a wider window would only have them refused.
   if room then window = math.min(tonumber(window), tonumber(room)) end
   local flying = redis.call('SCARD', map .. ':flying')
-  local id = string.match(map, '[^:]+$')
+  local name = string.match(map, '[^:]+:[^:]+$')
   local is_empty = false
   while state == 'running' and flying < tonumber(window) do
     local index = next_index(map, tonumber(total))
@@ -59,9 +59,8 @@ local function advance(map, now)
       break
     end
     if is_open(map, index) then
-      local task = id .. '.' .. index
-      local tag = task .. '.' .. redis.call('HINCRBY', map, 'sent', 1)
-      redis.call('LPUSH', list, (string.gsub(string.gsub(message, '@ITEM@', task), '@TAG@', tag)))
+      local sent = redis.call('HINCRBY', map, 'sent', 1)
+      redis.call('LPUSH', list, (string.gsub(string.gsub(message, '@ITEM@', name .. '.' .. index), '@SENT@', sent)))
       redis.call('SADD', map .. ':flying', index)
       flying = flying + 1
     end

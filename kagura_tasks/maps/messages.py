@@ -19,9 +19,9 @@ from kombu import Connection, Queue
 from kombu.transport.redis import Channel
 from kombu.utils.json import dumps
 
-#: What stands for the task's id, and for the delivery tag, in the message of any item. See advance.lua.
+#: What stands for the task's id, and for how many messages the map has sent, in the message of any item (advance.lua).
 ITEM: Final = "@ITEM@"
-_TAG: Final = "@TAG@"
+SENT: Final = "@SENT@"
 
 _RedisChannel: Any = Channel
 
@@ -33,10 +33,10 @@ class ListedMessage(NamedTuple):
     text: str
 
 
-def item_message(app: Celery, signature: Signature[Any]) -> ListedMessage:
-    """The message for any item of a map."""
+def item_message(app: Celery, signature: Signature[Any], token: str) -> ListedMessage:
+    """The message for any item of a map. `token`: a text that no other map has, also none of its name."""
     message = _written(app, signature, ITEM)
-    message["properties"]["delivery_tag"] = _TAG
+    message["properties"]["delivery_tag"] = f"{token}.{SENT}"
     return _listed(app, message)
 
 

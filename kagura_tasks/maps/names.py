@@ -37,12 +37,17 @@ class MapName:
 
     def task_id(self, index: int) -> str:
         """The id of the Celery task of an item."""
-        return f"{self.map_id}.{index}"
+        return f"{self._tasks}.{index}"
 
     @property
     def reduce_id(self) -> str:
         """The id of the Celery task that reduces the map's answers to one."""
-        return f"{self.map_id}.reduce"
+        return f"{self._tasks}.reduce"
+
+    @property
+    def _tasks(self) -> str:
+        # Celery knows no tenants: the map of the same id of another one must not have the same tasks.
+        return f"{self.tenant}:{self.map_id}"
 
 
 def index_of(task_id: str) -> int:

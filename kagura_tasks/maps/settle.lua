@@ -1,16 +1,17 @@
 -- Keep an item's outcome, and send the next item. Joined behind advance.lua.
 -- KEYS: map, the mark of a taken message, counters
 -- ARGV: the item's number, 'done', 'failed' or 'cancelled', its outcome, '1' where it cost nothing or '', then the tokens of
---       the prompt and of the answer, and the cost (USD; '' unknown) of the call behind it
--- Returns 1, or 0 where nothing was kept: the message was given to another worker, the item has an outcome, or the map is gone.
+--       the prompt and of the answer, the cost (USD; '' unknown) of the call behind it, and the token of its map
+-- Returns 1, or 0 where nothing was kept: the message was given to another worker, the item has an outcome, or the map is gone,
+-- perhaps replaced by another of its name.
 local map, index, kind = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('HINCRBY', KEYS[3], 'results_refused', 1)
   redis.call('EXPIRE', KEYS[3], 2592000)
   return 0
 end
-local state = redis.call('HGET', map, 'state')
-if not state then return 0 end
+local state, token = unpack(redis.call('HMGET', map, 'state', 'token'))
+if not state or token ~= ARGV[8] then return 0 end
 local now = now_ms()
 local was_flying = redis.call('SREM', map .. ':flying', index) == 1
 local was_ending = redis.call('SREM', map .. ':ending', index) == 1

@@ -131,30 +131,35 @@ async def cancelled_among(settings: Settings, names: Iterable[MapName]) -> set[M
 
 
 class MapStore:
-    """One map. Every method raises redis-py's errors where Redis is away."""
+    """One map. Every method raises redis-py's errors where Redis is away.
+
+    Attributes:
+        name: Its name.
+        token: What tells a map that is begun here from all others that have, or had, its name.
+    """
 
     def __init__(self, settings: Settings, name: MapName) -> None:
         """Take where the broker is, and which map this is. Connects to nothing yet."""
         self._settings = settings
         self.name = name
-        self._token = uuid4().hex
+        self.token = uuid4().hex
 
     async def begin(self) -> str:
         """Open the map for its items; the state that it had, "" where it is new (again)."""
-        return await self._state(_BEGIN, [self._token, _UPLOAD_TTL_S])
+        return await self._state(_BEGIN, [self.token, _UPLOAD_TTL_S])
 
     async def add(self, first_index: int, items: Sequence[StoredItem]) -> bool:
         """Add items behind those before; False where somebody else has begun anew. At most 500."""
         parts = [part for item in items for part in item]
-        return bool(await self._run(_ADD, [self._token, _UPLOAD_TTL_S, first_index, *parts]))
+        return bool(await self._run(_ADD, [self.token, _UPLOAD_TTL_S, first_index, *parts]))
 
     async def start(self, terms: MapTerms) -> bool:
         """Send the first items; False where somebody else has begun anew."""
-        return bool(await self._run(_START, [self._token, *terms.fields()]))
+        return bool(await self._run(_START, [self.token, *terms.fields()]))
 
     async def drop(self) -> None:
         """Forget the items that were added, unless somebody else has begun anew, or the map was started."""
-        _ = await self._run(_DROP, [self._token])
+        _ = await self._run(_DROP, [self.token])
 
     async def page(self, cursor: int) -> Page:
         """Outcomes in order of completion, behind those that were read. Raises MapExpired."""

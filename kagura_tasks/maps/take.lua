@@ -1,10 +1,10 @@
 -- Take an item's request, to answer it. Joined behind advance.lua.
--- KEYS: map   ARGV: the item's number
+-- KEYS: map   ARGV: the item's number, the token of its map
 -- Returns its request ('' where that is missing) and whether its map has a budget ('1' or ''), or nothing where it shall not be
--- answered: it has an outcome, its map was stopped, or is gone.
+-- answered: it has an outcome, its map was stopped, or is gone, perhaps replaced by another of its name.
 local map, index = KEYS[1], ARGV[1]
-local state = redis.call('HGET', map, 'state')
-if not state then return false end
+local state, token = unpack(redis.call('HMGET', map, 'state', 'token'))
+if not state or token ~= ARGV[2] then return false end
 local is_open = redis.call('HEXISTS', map .. ':outcomes', index) == 0
 if state == 'running' and is_open then
   local request = redis.call('HGET', map .. ':items', index) or ''

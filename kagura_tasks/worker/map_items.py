@@ -32,7 +32,7 @@ class Taken(NamedTuple):
     has_budget: bool
 
 
-async def take(settings: Settings, name: MapName, task_id: str) -> Taken:
+async def take(settings: Settings, name: MapName, token: str, task_id: str) -> Taken:
     """The item whose task this is.
 
     Raises:
@@ -43,7 +43,7 @@ async def take(settings: Settings, name: MapName, task_id: str) -> Taken:
     client = async_client(settings.broker, settings.redis_timeout_s)
     for _ in range(_MOST_TRIES):
         try:
-            taken = cast("list[bytes] | None", await _TAKE.arun(client, [name.key], [index_of(task_id)]))
+            taken = cast("list[bytes] | None", await _TAKE.arun(client, [name.key], [index_of(task_id), token]))
         except CANNOT_WRITE_NOW:
             await asyncio.sleep(_RETRY_S)
             continue

@@ -73,13 +73,13 @@ class MapOutcomes(_StockBackend):
         write.script.run(sync_client(self._settings.broker, _TIMEOUT_S), list(write.keys), list(write.args))
 
 
-def name_in(args: object) -> MapName:
-    """The map that an item's arguments name. Raises ValueError or InvalidRequest for what names none."""
+def _map_in(args: object) -> tuple[MapName, str]:
+    """The map that an item's arguments name, and its token. Raises ValueError or InvalidRequest for what names none."""
     match args:
-        case [str(tenant), str(map_id), *_]:
-            return MapName(tenant, map_id)
+        case [str(tenant), str(map_id), str(token), *_]:
+            return MapName(tenant, map_id), token
         case _:
-            raise ValueError("an item's arguments are its tenant and its map")
+            raise ValueError("an item's arguments are its tenant, its map and that one's token")
 
 
 def _outcome_of(task_id: str, result: object, state: str) -> Outcome | None:
@@ -91,10 +91,10 @@ def _outcome_of(task_id: str, result: object, state: str) -> Outcome | None:
 
 
 def _write(task_id: str, outcome: Outcome, request: Any) -> Write:
-    name = name_in(list(getattr(request, "args", None) or ()))
+    name, token = _map_in(list(getattr(request, "args", None) or ()))
     keys = (name.key, delivery_keys.taken_key(tag_of(request) or task_id), delivery_keys.COUNTS)
     cost: Argument = "" if outcome.cost_usd is None else outcome.cost_usd
     used: tuple[Argument, ...] = (outcome.prompt_tokens, outcome.completion_tokens, cost)
     cached = "1" if outcome.cached else ""
     document = json.dumps(outcome.document, ensure_ascii=False, separators=(",", ":"))
-    return Write(_SETTLE, keys, (index_of(task_id), outcome.kind, document, cached, *used))
+    return Write(_SETTLE, keys, (index_of(task_id), outcome.kind, document, cached, *used, token))

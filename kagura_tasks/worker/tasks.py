@@ -82,12 +82,14 @@ def register(app: Celery, runtime: Runtime) -> None:
         return _finished(task, answer, on_error, (before,), {"plan": plan})
 
     @_door(app, TaskName.MAP_ITEM, backend=MapOutcomes(app, runtime.settings), ignore_result=False)
-    def map_item(task: Task[..., Payload], tenant: str, map_id: str, tries: Payload | None = None) -> Payload:
+    def map_item(
+        task: Task[..., Payload], tenant: str, map_id: str, token: str, tries: Payload | None = None
+    ) -> Payload:
         """One item of a map. Its outcome is kept in the map, and nowhere else."""
         name, delivery = MapName(tenant, map_id), _delivery(task, tries)
 
         async def answer() -> Completion:
-            taken = await take(runtime.settings, name, delivery.task_id)
+            taken = await take(runtime.settings, name, token, delivery.task_id)
             request = _checked(CompletionRequest, taken.request)
             paid = partial(reserve, runtime.settings, name, delivery.task_id, request) if taken.has_budget else None
             try:
@@ -97,7 +99,7 @@ def register(app: Celery, runtime: Runtime) -> None:
 
         # From before its request is taken: a map that is cancelled then has not told anybody who would not hear it.
         item = partial(runtime.item, name, delivery.task_id, answer)
-        return _finished(task, lambda: runtime.wait_for(item()), "raise", (tenant, map_id), {})
+        return _finished(task, lambda: runtime.wait_for(item()), "raise", (tenant, map_id, token), {})
 
     @_door(app, TaskName.REDUCE_MAP)
     def reduce_map(

@@ -101,6 +101,30 @@ def test_what_comes_for_a_map_that_is_gone_leaves_no_key(steps: Steps):
     assert steps.all_keys() == []
 
 
+def test_what_comes_for_a_map_that_was_replaced_is_not_its_successors(steps: Steps):
+    """Redis forgot it, say, and it was begun anew with other items, while a worker had one of the old ones."""
+    steps.start(1)
+    (old,) = steps.deliver_all()
+    steps.redis.delete(*steps.all_keys())
+    successor = Steps(steps.settings, steps.name.map_id).start(1)
+    (new,) = successor.deliver_all()
+    assert (old.task_id, old.tag != new.tag) == (new.task_id, True)
+    assert steps.take(old) is None
+    steps.settle(old)
+    assert successor.counts("done") == (0,)
+    assert successor.take(new) == {"number": 0}
+
+
+def test_maps_of_one_id_share_nothing_between_tenants(steps: Steps):
+    """Celery and its transport know no tenants: neither tasks nor messages may have the same name."""
+    other = Steps(steps.settings.override(tenant="other"), steps.name.map_id).start(3, window=3)
+    theirs = other.deliver_all()
+    mine = steps.start(3, window=3).deliver_all()
+    assert {one.task_id for one in mine}.isdisjoint(one.task_id for one in theirs)
+    assert {one.tag for one in mine}.isdisjoint(one.tag for one in theirs)
+    assert steps.name.reduce_id != other.name.reduce_id
+
+
 def test_an_item_is_taken_as_often_as_its_message_comes(steps: Steps):
     """Until it has ended: a worker that died may have taken it before."""
     steps.start(1)

@@ -16,7 +16,7 @@ def test_all_answers_become_one(maps: MapScene):
     text = "Together, 3, 0 of which failed: <About tea.> <About rice.> <About salt.>"
     assert result.get(timeout_s=60).text == text
     assert list(maps.calls().values()) == [1] * 4
-    assert result.id == f"{result.parts.id}.reduce"
+    assert result.id == f"{maps.settings.tenant}:{result.parts.id}.reduce"
     assert len(result.parts.get()) == 3
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from kagura_tasks import LLMClient
 from kagura_tasks.errors import MapFailed, ResultTimeout, TaskCancelled
 from kagura_tasks.groups import LLMGroupResult
 from tests.support.map_scene import MapScene, texts
@@ -104,6 +105,18 @@ def test_cancelled_and_resumed_at_once_loses_nothing(maps: MapScene):
     assert group.progress().failed == 0
 
 
+def test_cancelling_a_map_leaves_another_tenants_alone(maps: MapScene):
+    """Of the same id."""
+    maps.stub.script(echoes=True, held=True)
+    other = LLMClient(maps.settings.override(tenant=f"{maps.settings.tenant}-other"))
+    mine, theirs = maps.client.map(["mine"], id="report"), other.map(["theirs"], id="report")
+    maps.until_called(2)
+    mine.cancel()
+    until(lambda: _left(maps) == 1, what="a closed connection")
+    maps.stub.release()
+    assert texts(theirs.get()) == ["theirs"]
+
+
 def test_an_item_whose_cancellation_nobody_announced_is_ended_too(maps: MapScene):
     """Whoever cancelled was killed before it told the workers: they look for themselves."""
     maps.stub.script(echoes=True, held=True)
@@ -161,7 +174,7 @@ def test_an_item_that_is_revoked_has_failed(maps: MapScene):
     maps.stub.script(when="held", echoes=True, held=True)
     group = maps.client.map(maps.prompts(6, held=[0]), max_in_flight=2)
     maps.until_called(1)
-    maps.client.cancel(f"{group.id}.0")
+    maps.client.cancel(f"{maps.settings.tenant}:{group.id}.0")
     answers = group.get()
     assert texts(answers) == ["TaskCancelled", *maps.prompts(6)[1:]]
 

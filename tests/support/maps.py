@@ -15,7 +15,7 @@ from kagura_tasks.app import create_app
 from kagura_tasks.connections import sync_client
 from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.errors import ProviderError, TaskCancelled
-from kagura_tasks.maps.messages import ITEM, ListedMessage
+from kagura_tasks.maps.messages import ITEM, SENT, ListedMessage
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.maps.store import MapChanges, MapStore, MapTerms, Page, StoredItem
 from kagura_tasks.sources import WAITING
@@ -24,9 +24,8 @@ from kagura_tasks.worker.map_items import take
 from kagura_tasks.worker.map_outcomes import MapOutcomes
 from tests.support.samples import completion
 
-#: The list that these maps send to; and what they send, which is all that a step looks at.
+#: The list that these maps send to.
 LIST: Final = "llm.batch"
-_MESSAGE: Final = ListedMessage(LIST, json.dumps({"task_id": ITEM, "tag": "@TAG@"}))
 
 #: How a worker's work on an item may end, and what Celery tells the result backend then.
 _ENDS: Final[dict[str, tuple[str, Any]]] = {
@@ -38,8 +37,9 @@ _ENDS: Final[dict[str, tuple[str, Any]]] = {
 
 
 def terms(total: int, window: int = 1, max_failed: int = -1, then: ListedMessage | None = None) -> MapTerms:
-    """How such a map is worked on."""
-    return MapTerms(total, window, max_failed, None, _MESSAGE, then, 600, {})
+    """How such a map is worked on. Its messages are all that a step looks at."""
+    message = ListedMessage(LIST, json.dumps({"task_id": ITEM, "tag": f"{uuid4().hex}.{SENT}"}))
+    return MapTerms(total, window, max_failed, None, message, then, 600, {})
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,15 @@ class Steps:
     def take(self, delivery: Delivery) -> Any:
         """The item's request, as the worker gets it; None where nobody wants it answered."""
         try:
-            return WAITING.run(take(self.settings, self.name, delivery.task_id)).request
+            return WAITING.run(take(self.settings, self.name, self.store.token, delivery.task_id)).request
         except TakenAway:
             return None
 
     def settle(self, delivery: Delivery, how: str = "done") -> None:
         """The worker's work on the item ended: done, cached, failed or cancelled."""
         state, result = _ENDS[how]
-        request = Context({"args": [self.name.tenant, self.name.map_id], "properties": {"delivery_tag": delivery.tag}})
+        args = [self.name.tenant, self.name.map_id, self.store.token]
+        request = Context({"args": args, "properties": {"delivery_tag": delivery.tag}})
         self._outcomes.store_result(delivery.task_id, result, state, request=request)
 
     def redeliver(self, delivery: Delivery) -> Delivery:

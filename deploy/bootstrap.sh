@@ -2,7 +2,7 @@
 # Make .venv, and put packages of requirements.lock and the project in it.
 #
 #   deploy/bootstrap.sh          Python, pip and uv alone
-#   deploy/bootstrap.sh run      what `kagura-tasks up` needs: worker, embedded server, Flower
+#   deploy/bootstrap.sh run      what `kagura-tasks up` needs: worker, embedded server, Flower, all kinds of files
 #   deploy/bootstrap.sh demo     run, and the local model
 #   deploy/bootstrap.sh dev      run, and what tests, lint, benchmarks and docs need
 #   deploy/bootstrap.sh bench    run, and the other task queues that the benchmarks compare with
@@ -98,7 +98,7 @@ install() {
     # shellcheck disable=SC2086  # no or several words on purpose
     step uv $venv/bin/uv pip install --python $venv/bin/python --no-build --compile-bytecode $again \
         --require-hashes -c requirements.lock -r pyproject.toml \
-        --extra worker --extra embedded --extra flower --group build $groups
+        --extra worker --extra embedded --extra flower --extra office --extra images --extra ocr --group build $groups
     step uv $venv/bin/uv pip install --python $venv/bin/python --no-deps --no-build-isolation -e .
     key_of "$1" >"$state/$1"
 }

@@ -64,7 +64,7 @@ class BaseAgent(Generic[P]):
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> LLMResult:
         """Enqueue. The completion's `parsed` is an instance of the declared model."""
         request = self.request(*args, **kwargs)
-        return self._checked(request, self.client.submit(request))
+        return self.checked(request, self.client.submit(request))
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> LLMStream:
         """Enqueue, and read the answer's text while it is written. See LLMClient.stream."""
@@ -92,6 +92,16 @@ class BaseAgent(Generic[P]):
         bound.apply_defaults()
         prompt = self._template.render(bound.arguments, self.client.settings.max_prompt_bytes)
         return self._request(prompt)
+
+    def plan(self) -> ReducePlan:
+        """How a worker answers for this agent, once it has a text for the first parameter. Raises as `s` does."""
+        return self._plan((), {}).model_copy(update={"form": "text"})
+
+    def checked(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
+        """The result of that request, whose completion fits the declared model; `parsed` is the instance."""
+        if self._output is None:
+            return result
+        return LLMResult(result.id, CheckedAnswer(result.source, self._output, request, self.client))
 
     def _request(self, prompt: str) -> CompletionRequest:
         options = dict(self._options)
@@ -123,11 +133,6 @@ class BaseAgent(Generic[P]):
         """Who sends: the agent's own client, or the default one."""
         return self._client or default_client()
 
-    def _checked(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
-        if self._output is None:
-            return result
-        return LLMResult(result.id, CheckedAnswer(result.source, self._output, request, self.client))
-
 
 class Agent(BaseAgent[P], Generic[P, R]):
     """A prompt that is called like the function it was declared as. Made by `agent`."""
@@ -140,7 +145,7 @@ class Agent(BaseAgent[P], Generic[P, R]):
             KaguraTasksError: See LLMClient.submit and LLMResult.get.
         """
         request = self.request(*args, **kwargs)
-        result = self._checked(request, await self.client.asubmit(request))
+        result = self.checked(request, await self.client.asubmit(request))
         completion = await result
         return cast(R, completion.text if self._output is None else completion.parsed)
 

@@ -24,6 +24,8 @@ class TaskName:
     REDUCE: Final = "kagura.reduce"
     MAP_ITEM: Final = "kagura.map_item"
     REDUCE_MAP: Final = "kagura.reduce_map"
+    ROUTE: Final = "kagura.route"
+    EMBED: Final = "kagura.embed"
 
 
 def all_queues() -> list[Queue]:

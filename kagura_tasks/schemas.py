@@ -142,6 +142,10 @@ class CompletionRequest(Wire):
         return self.use_cache and self.conversation is None and (self.tools is None or self.tools.are_pure)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Usage(Wire):
     """What a call used. `cost_usd` is None where LiteLLM's price map does not know the model."""
 
@@ -162,6 +166,7 @@ class Completion(Wire):
         cached: This answer cost nothing: it was remembered, or shared with a call that was running.
         attempts: Provider calls that were started for it, counted from 1; 0 for a remembered one.
         tool_calls: The tools that the model wants called, in OpenAI's form.
+        decision: Of a routed query: which agent answered, and why; a Decision as JSON. Never remembered.
         parsed: The answer as the type that an agent declares; set by the caller's side, never sent.
     """
 
@@ -172,6 +177,7 @@ class Completion(Wire):
     cached: bool = False
     attempts: int = Field(default=1, ge=0)
     tool_calls: tuple[Json, ...] = ()
+    decision: Json | None = Field(default=None, exclude_if=_is_none)
     parsed: object = Field(default=None, exclude=True)
 
     @property

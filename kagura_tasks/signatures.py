@@ -12,12 +12,13 @@ from kagura_tasks.app import REDACTED
 from kagura_tasks.errors import InvalidRequest
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import OnError, ReducePlan
-from kagura_tasks.queues import TaskName, queue_for, queue_of
+from kagura_tasks.queues import ROUTING, TaskName, queue_for, queue_of
 from kagura_tasks.requests import Prompt, request_of
+from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import CompletionRequest, Priority, problems_of
 from kagura_tasks.settings import load_settings
 
-__all__ = ["complete", "reduce"]
+__all__ = ["complete", "reduce", "route"]
 
 
 def complete(
@@ -104,6 +105,39 @@ def planned(app: Celery, plan: ReducePlan, on_error: OnError = "raise") -> Signa
     """The message that asks a worker to go by this plan with what came before."""
     kwargs = {"plan": plan.model_dump(mode="json", exclude_defaults=True), **_if_collected(on_error)}
     return _signature(app, TaskName.REDUCE, plan.asks("?"), kwargs=kwargs)
+
+
+def route(app: Celery, order: RouteOrder) -> Signature[dict[str, object]]:
+    """The message that asks a worker to decide which agent a query is for, and to answer as that agent does.
+
+    Its result is a Completion as JSON, with the `decision`. It is fixed: in a chain, what came before is not looked at.
+
+    Args:
+        app: The Celery app to send through.
+        order: Of `AgentRouter.order`.
+    """
+    return app.signature(
+        TaskName.ROUTE,
+        args=[order.model_dump(mode="json", exclude_defaults=True)],
+        queue=ROUTING,
+        priority=int(order.priority),
+        argsrepr=REDACTED,
+        kwargsrepr=REDACTED,
+        immutable=True,
+    )
+
+
+def embed(app: Celery, request: CompletionRequest) -> Signature[dict[str, object]]:
+    """The message that asks a worker for the vectors of a request's messages, by its model."""
+    return app.signature(
+        TaskName.EMBED,
+        args=[request.model_dump(mode="json", exclude_defaults=True)],
+        queue=ROUTING,
+        priority=int(request.priority),
+        argsrepr=REDACTED,
+        kwargsrepr=REDACTED,
+        immutable=True,
+    )
 
 
 def _signature(app: Celery, task: str, request: CompletionRequest, **what: Any) -> Signature[dict[str, object]]:

@@ -12,6 +12,17 @@ from typing import Final
 
 from kagura_tasks.providers.plain import PARAMS
 
+#: Settings of LiteLLM that change requests, watch them or count them: with one of them, LiteLLM makes every call.
+OWN_WAYS: Final = (
+    *("callbacks", "success_callback", "failure_callback", "input_callback", "service_callback"),
+    *("_async_success_callback", "_async_failure_callback", "_async_input_callback", "pre_call_rules"),
+    *("post_call_rules", "drop_params", "modify_params", "model_alias_map", "model_fallbacks", "api_base", "api_key"),
+    *("openai_key", "organization", "headers", "proxy_auth", "aclient_session", "client_session", "network_mock"),
+    *("route_all_chat_openai_to_responses", "openai_system_messages_first", "enable_json_schema_validation"),
+    *("enable_preview_features", "ssl_certificate", "cache", "custom_provider_map", "add_function_to_prompt"),
+    *("secret_manager_client", "cost_margin_config", "cost_discount_config", "max_budget", "force_ipv4"),
+)
+
 
 @dataclass(frozen=True)
 class Dialect:

@@ -56,6 +56,15 @@ def _said_why(heard: Sequence[str]) -> bool:
     return bool(answer["stop_reason"]) if "stop_reason" in answer else True
 
 
+def vectors_in(response: Any, count: int) -> list[list[float]]:
+    """The vectors of so many texts, in their order."""
+    rows = sorted(cast("list[dict[str, Any]]", response.data or ()), key=lambda row: int(row["index"]))
+    vectors = [[float(value) for value in row["embedding"]] for row in rows]
+    if len(vectors) != count or len({len(vector) for vector in vectors}) > 1:
+        raise ProviderUnavailable("the provider's answer does not hold a vector for each text", "")
+    return vectors
+
+
 def usage_in(response: Any) -> Usage:
     """Tokens, and the price that LiteLLM gave the answer."""
     used = getattr(response, "usage", None)

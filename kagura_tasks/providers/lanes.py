@@ -63,6 +63,10 @@ class Lanes:
         """See Provider."""
         return await self._litellm.count(request, text)
 
+    async def embed(self, model: str, texts: Sequence[str], timeout_s: float) -> list[list[float]]:
+        """See Provider."""
+        return await self._litellm.embed(model, texts, timeout_s)
+
     def context_window(self, model: str) -> int | None:
         """See Provider."""
         return self._litellm.context_window(model)

@@ -38,7 +38,7 @@ from kagura_tasks.errors import (
 )
 from kagura_tasks.providers import addresses, compatible, wire
 from kagura_tasks.providers.executor import RequestsInline
-from kagura_tasks.providers.foreign_answers import completion_in, usage_in
+from kagura_tasks.providers.foreign_answers import completion_in, usage_in, vectors_in
 from kagura_tasks.providers.foreign_errors import details, retry_after_s, said, status_of
 from kagura_tasks.providers.foreign_stream import STREAMED, ForeignStream, error_in_stream
 from kagura_tasks.providers.plain import Route
@@ -55,17 +55,6 @@ _http = cast(Any, import_module("litellm.llms.custom_httpx.http_handler"))
 
 #: Seconds after `timeout_s` at which a call is given up that LiteLLM itself did not end.
 _GRACE_S: Final = 1.0
-
-#: Settings of LiteLLM that change requests, watch them or count them: with one of them, LiteLLM makes every call.
-_OWN_WAYS: Final = (
-    *("callbacks", "success_callback", "failure_callback", "input_callback", "service_callback"),
-    *("_async_success_callback", "_async_failure_callback", "_async_input_callback", "pre_call_rules"),
-    *("post_call_rules", "drop_params", "modify_params", "model_alias_map", "model_fallbacks", "api_base", "api_key"),
-    *("openai_key", "organization", "headers", "proxy_auth", "aclient_session", "client_session", "network_mock"),
-    *("route_all_chat_openai_to_responses", "openai_system_messages_first", "enable_json_schema_validation"),
-    *("enable_preview_features", "ssl_certificate", "cache", "custom_provider_map", "add_function_to_prompt"),
-    *("secret_manager_client", "cost_margin_config", "cost_discount_config", "max_budget", "force_ipv4"),
-)
 
 #: LiteLLM's errors and ours, first match first: some of theirs are subclasses of others.
 _PERMANENT: Final[list[tuple[type[Exception], type[PermanentError], str]]] = [
@@ -167,6 +156,17 @@ class LiteLLMProvider:
         cost = self.cost_usd(Billed(provider, name, "", None), used.model_dump(exclude={"cost_usd"}))
         return used.model_copy(update={"cost_usd": cost})
 
+    async def embed(self, model: str, texts: Sequence[str], timeout_s: float) -> list[list[float]]:
+        """See Provider."""
+        self._prepare(asyncio.get_running_loop())
+        call = cast(Any, litellm.aembedding)
+        try:
+            async with asyncio.timeout(timeout_s + _GRACE_S):
+                response = await call(model=model, input=list(texts), timeout=timeout_s, num_retries=0, max_retries=0)
+            return vectors_in(response, len(texts))
+        except Exception as error:  # noqa: BLE001 (the border, as above)
+            raise translate(error, CompletionRequest.model_construct(model=model)) from None
+
     def context_window(self, model: str) -> int | None:
         """See Provider. LiteLLM's own function asks some providers over the network."""
         known = cast("dict[str, dict[str, object]]", litellm.model_cost)
@@ -179,7 +179,7 @@ class LiteLLMProvider:
 
     def route(self, model: str, api_base: str | None) -> Route | None:
         """Where the model's calls go if they need no translation; None where LiteLLM has to make them."""
-        if any(map(_is_set, _OWN_WAYS)):
+        if any(map(_is_set, compatible.OWN_WAYS)):
             return None
         return _route(model, api_base, *map(os.environ.get, (*addresses.VARIABLES, *compatible.VARIABLES)))
 

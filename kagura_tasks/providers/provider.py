@@ -39,6 +39,10 @@ class Provider(Protocol):
         """
         ...
 
+    async def embed(self, model: str, texts: Sequence[str], timeout_s: float) -> list[list[float]]:
+        """The texts' vectors, in their order, by an embedding model. Raises as `complete` does."""
+        ...
+
     def context_window(self, model: str) -> int | None:
         """How many tokens the model reads; None where that is not known."""
         ...

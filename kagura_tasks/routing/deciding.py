@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from pydantic import ValidationError
 
 from kagura_tasks.conversations.turns import Turn
-from kagura_tasks.errors import InvalidRequest
+from kagura_tasks.errors import InvalidRequest, NoAgentFound
 from kagura_tasks.parallel import parallel_gather
 from kagura_tasks.routing.context import ContextAnalyzer, analysis_in, analysis_request
 from kagura_tasks.routing.decision import ContextAnalysis, Decision, Question, Scored
@@ -114,11 +114,24 @@ def replay(table: RouteTable, record: Decision) -> Decision:
     return concluded(table, record.query, record.context, record.evidence).model_copy(update={"ms": record.ms})
 
 
+def fitting(table: RouteTable, decision: Decision) -> Decision:
+    """The decision, if it is for somebody. Raises NoAgentFound."""
+    if decision.agent is None:
+        raise NoAgentFound(table.threshold, {one.agent: one.score for one in decision.runners_up})
+    return decision
+
+
+def ranked(table: RouteTable, decision: Decision) -> list[Scored]:
+    """All agents that the decision saw in the query, best first. Raises InvalidRequest for a record that is none."""
+    scores, _ = _scores(table, decision.question, decision.evidence)
+    return _best_first(scores)
+
+
 def concluded(table: RouteTable, query: str, context: ContextAnalysis | None, evidence: Json) -> Decision:
     """What follows from the query, its context, and what others said. Raises InvalidRequest for foreign evidence."""
     scores, reason = _scores(table, _question(query, context), evidence)
-    ranked = sorted((one for one in scores if one.score > 0), key=lambda one: -one.score)
-    best = ranked[0] if ranked else None
+    found = _best_first(scores)
+    best = found[0] if found else None
     record: dict[str, Any] = {
         "strategy": table.strategy,
         "query": query,
@@ -128,11 +141,11 @@ def concluded(table: RouteTable, query: str, context: ContextAnalysis | None, ev
         "score": best.score if best else 0.0,
     }
     if best is not None and best.score >= table.threshold:
-        record |= {"agent": best.agent, "matched": best.matched, "runners_up": tuple(ranked[1 : _RUNNERS_UP + 1])}
+        record |= {"agent": best.agent, "matched": best.matched, "runners_up": tuple(found[1 : _RUNNERS_UP + 1])}
         return Decision(**record, reason=reason or f"it fits: {', '.join(best.matched)}")
     fallback = table.fallback.name if table.fallback else None
     too_low = f"no agent scores {table.threshold:g}" + (f" ({reason})" if reason else "")
-    runners_up = tuple(ranked[:_RUNNERS_UP])
+    runners_up = tuple(found[:_RUNNERS_UP])
     return Decision(**record, agent=fallback, is_fallback=True, reason=too_low, runners_up=runners_up)
 
 
@@ -176,6 +189,11 @@ def _scores(table: RouteTable, question: Question, evidence: Json) -> tuple[list
     if question.earlier:
         scores = _with_earlier(scores, index.scores("\n".join(question.earlier)))
     return scores, ""
+
+
+def _best_first(scores: Sequence[Scored]) -> list[Scored]:
+    """Those that fit at all. Of equals, who was registered first."""
+    return sorted((one for one in scores if one.score > 0), key=lambda one: -one.score)
 
 
 def _with_earlier(now: Sequence[Scored], before: Sequence[Scored]) -> list[Scored]:

@@ -90,6 +90,13 @@ class Decision(Wire):
         return hashlib.sha256(self.query.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
+    def question(self) -> Question:
+        """What was decided about."""
+        if self.context is None:
+            return Question(text=self.query)
+        return Question(text=self.context.rewritten or self.query, earlier=self.context.earlier)
+
+    @property
     def resolved_query(self) -> str:
         """The query as the agent gets it."""
         return (self.context and self.context.resolved_query) or self.query

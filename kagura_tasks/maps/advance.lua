@@ -9,8 +9,10 @@ end
 
 local function touch(map)
   local ttl_s = redis.call('HGET', map, 'ttl_s')
-  for _, part in ipairs({'', ':items', ':ids', ':outcomes', ':ended', ':flying', ':ending', ':again', ':pace', ':reserved'}) do
-    redis.call('EXPIRE', map .. part, ttl_s)
+  local parts = {'items', 'ids', 'outcomes', 'ended', 'failures', 'flying', 'ending', 'again', 'pace', 'reserved'}
+  redis.call('EXPIRE', map, ttl_s)
+  for _, part in ipairs(parts) do
+    redis.call('EXPIRE', map .. ':' .. part, ttl_s)
   end
 end
 
@@ -43,7 +45,8 @@ local function finish(map, now)
   redis.call('PUBLISH', map, 'over')
 end
 
--- Send as many items as the window has room for.
+-- Send as many items as the window has room for; of a large window a part, so that nobody waits long for this step: each of
+-- the next steps sends as many.
 local function advance(map, now)
   local names = {'state', 'total', 'window', 'list', 'message', 'room'}
   local state, total, window, list, message, room = unpack(redis.call('HMGET', map, unpack(names)))
@@ -51,8 +54,8 @@ local function advance(map, now)
   if room then window = math.min(tonumber(window), tonumber(room)) end
   local flying = redis.call('SCARD', map .. ':flying')
   local name = string.match(map, '[^:]+:[^:]+$')
-  local is_empty = false
-  while state == 'running' and flying < tonumber(window) do
+  local is_empty, left = false, 256
+  while state == 'running' and flying < tonumber(window) and left > 0 do
     local index = next_index(map, tonumber(total))
     if not index then
       is_empty = true
@@ -62,7 +65,7 @@ local function advance(map, now)
       local sent = redis.call('HINCRBY', map, 'sent', 1)
       redis.call('LPUSH', list, (string.gsub(string.gsub(message, '@ITEM@', name .. '.' .. index), '@SENT@', sent)))
       redis.call('SADD', map .. ':flying', index)
-      flying = flying + 1
+      flying, left = flying + 1, left - 1
     end
   end
   if flying > 0 then return end

@@ -14,17 +14,16 @@ for i = 5, #ARGV do
   if redis.call('SREM', map .. ':flying', ARGV[i]) == 1 then redis.call('RPUSH', map .. ':again', ARGV[i]) end
   give_back(map, ARGV[i])
 end
-if ARGV[1] ~= '' and tonumber(redis.call('HGET', map, 'failed') or 0) > 0 then
-  for i, index in ipairs(redis.call('LRANGE', map .. ':ended', 0, -1)) do
-    -- What has no request any more has an answer.
-    if index ~= '' and redis.call('HEXISTS', map .. ':items', index) == 1 then
-      redis.call('HDEL', map .. ':outcomes', index)
-      redis.call('RPUSH', map .. ':again', index)
-      redis.call('HINCRBY', map, 'failed', -1)
-      -- The list keeps its length, so that readers keep their place: an entry without a number is passed over.
-      redis.call('LSET', map .. ':ended', i - 1, '')
-    end
+if ARGV[1] ~= '' then
+  local failures = redis.call('HGETALL', map .. ':failures')
+  for i = 1, #failures, 2 do
+    redis.call('HDEL', map .. ':outcomes', failures[i])
+    redis.call('RPUSH', map .. ':again', failures[i])
+    -- The list keeps its length, so that readers keep their place: an entry without a number is passed over.
+    redis.call('LSET', map .. ':ended', failures[i + 1] - 1, '')
   end
+  redis.call('DEL', map .. ':failures')
+  redis.call('HSET', map, 'failed', 0)
 end
 local is_behind = redis.call('LLEN', map .. ':again') > 0
 if state ~= 'done' or is_behind then

@@ -23,13 +23,14 @@ if kind == 'cancelled' and (was_ending or state == 'cancelled') then
   if was_flying then redis.call('RPUSH', map .. ':again', index) end
 elseif redis.call('HSETNX', map .. ':outcomes', index, ARGV[3]) == 1 then
   kept = 1
-  redis.call('RPUSH', map .. ':ended', index)
+  local place = redis.call('RPUSH', map .. ':ended', index)
   redis.call('LPUSH', map .. ':pace', now)
   redis.call('LTRIM', map .. ':pace', 0, 255)
   if kind == 'done' then
     redis.call('HDEL', map .. ':items', index)
     redis.call('HINCRBY', map, 'done', 1)
   else
+    redis.call('HSET', map .. ':failures', index, place)
     local most = tonumber(redis.call('HGET', map, 'max_failed'))
     if redis.call('HINCRBY', map, 'failed', 1) > most and most >= 0 and state == 'running' then
       redis.call('HSET', map, 'state', 'failed')

@@ -246,6 +246,20 @@ def test_a_smaller_window_is_kept_once_what_flies_has_landed(steps: Steps):
     assert len(steps.deliver_all()) == 3
 
 
+def test_a_large_window_is_filled_in_several_steps(steps: Steps):
+    """Redis serves nobody else meanwhile: none of them sends more than 256."""
+    WAITING.run(steps.store.begin())
+    for first in range(0, 1000, 500):
+        WAITING.run(steps.store.add(first, [StoredItem("{}", "")] * 500))
+    WAITING.run(steps.store.start(terms(1000, window=600)))
+    sent = steps.deliver_all()
+    assert len(sent) == 256
+    steps.settle(sent[0])
+    assert len(steps.deliver_all()) == 256
+    steps.settle(sent[1])
+    assert len(steps.flying) == 600
+
+
 def test_an_empty_map_is_over_when_it_starts(steps: Steps):
     """What is to follow is sent."""
     steps.start(0, then="then")

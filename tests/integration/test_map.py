@@ -212,3 +212,14 @@ def test_waiting_ends_in_time_and_the_map_goes_on(maps: MapScene):
     maps.until_called(3)
     maps.stub.release()
     assert texts(group.get()) == maps.prompts(3)
+
+
+def test_an_item_costs_redis_few_commands(maps: MapScene):
+    """Fetched together with others, it is taken, joins a flight, lands, and is settled, which sends the next one."""
+    count = 300
+    maps.client.map(maps.prompts(10)).get()
+    maps.redis.config_resetstat()
+    maps.client.map([f"{prompt} again" for prompt in maps.prompts(count)], max_in_flight=32).get()
+    scripts = maps.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    # Four for each, and the workers' and the reader's shared ones.
+    assert scripts < count * 6

@@ -138,6 +138,16 @@ def test_a_map_that_is_over_stays_over(maps: MapScene):
     assert maps.stub.count() == 5
 
 
+def test_an_item_that_has_to_wait_goes_back_to_the_queue(maps: MapScene):
+    """The provider asks for patience: no worker's slot waits, the item stays in flight, and it is answered once."""
+    maps.stub.script(when="busy", status=429, headers={"Retry-After": "1.5"}, times=1)
+    prompts = maps.prompts(6, busy=[2])
+    group = maps.client.map(prompts, max_in_flight=1)
+    assert texts(group.get()) == prompts
+    assert maps.calls() == {prompt: 2 if "busy" in prompt else 1 for prompt in prompts}
+    assert {one.index: one.completion.attempts for one in group if one.completion}[2] == 2
+
+
 def test_failures_are_tried_again_while_a_reader_follows(maps: MapScene):
     """It reads each answer once: those before, and those that were errors when it began."""
     maps.stub.script(when="bad", status=400)

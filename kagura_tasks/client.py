@@ -19,6 +19,7 @@ from kagura_tasks.mapping import MapOrder, OnError, Promptlike, checked, made_of
 from kagura_tasks.maps.store import MapChanges
 from kagura_tasks.requests import Prompt, build_request, priority_of
 from kagura_tasks.results import LLMResult
+from kagura_tasks.routing_calls import RoutingCalls
 from kagura_tasks.schemas import Completion, CompletionRequest, Priority
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.signatures import plan_of
@@ -26,7 +27,7 @@ from kagura_tasks.sources import WAITING, AnswerSource, Remembered, RememberedHe
 from kagura_tasks.streams import LLMStream
 
 
-class LLMClient:
+class LLMClient(RoutingCalls):
     """Enqueues prompts and waits for their answers. Safe to share between threads and event loops.
 
     A call with the prefix `a` is the same for `async` code.

@@ -10,6 +10,7 @@ from celery.utils.imports import symbol_by_name
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.mapping import Maps
 from kagura_tasks.results import LLMResult
+from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
 
@@ -39,6 +40,14 @@ class Executor(Protocol):
         self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False
     ) -> LLMResult:
         """The same, without blocking the event loop."""
+        ...
+
+    def route(self, order: RouteOrder, task_id: str) -> LLMResult:
+        """Start one task that decides and answers."""
+        ...
+
+    def embed(self, request: CompletionRequest, task_id: str) -> LLMResult:
+        """Start a call of an embedding model. See CompletionRunner.embed."""
         ...
 
     def keep_stream(self, request: CompletionRequest, task_id: str, completion: Completion) -> None:

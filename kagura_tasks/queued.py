@@ -19,6 +19,7 @@ from kagura_tasks.queued_answers import QueuedAnswer
 from kagura_tasks.queued_maps import QueueMaps
 from kagura_tasks.redis_types import SyncRedis
 from kagura_tasks.results import LLMResult
+from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
 from kagura_tasks.streaming.log import APPEND, RESERVE, StreamName
@@ -43,12 +44,23 @@ class QueueExecutor:
     def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Enqueue. Raises RedisUnreachable."""
         name = StreamName(request.tenant, task_id)
-        broker = self._settings.broker
         if stream:
             self._reserve(name)
+        return self._sent(name, signatures.complete(self._app, request, looked_up=looked_up, stream=stream))
+
+    def route(self, order: RouteOrder, task_id: str) -> LLMResult:
+        """Enqueue one task that decides and answers. Raises RedisUnreachable."""
+        return self._sent(StreamName(order.tenant, task_id), signatures.route(self._app, order))
+
+    def embed(self, request: CompletionRequest, task_id: str) -> LLMResult:
+        """Enqueue a call of an embedding model. Raises RedisUnreachable."""
+        return self._sent(StreamName(request.tenant, task_id), signatures.embed(self._app, request))
+
+    def _sent(self, name: StreamName, signature: Signature[Any]) -> LLMResult:
+        broker = self._settings.broker
         try:
             with redis_errors(broker):
-                _send(signatures.complete(self._app, request, looked_up=looked_up, stream=stream), name.task_id)
+                _send(signature, name.task_id)
         except OperationalError:
             raise RedisUnreachable(broker.masked(), "the message could not be sent") from None
         return LLMResult(name.task_id, QueuedAnswer(name, self._settings, self._app, is_ours=True))

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from kagura_tasks.conversations.turns import NewTurn
 from kagura_tasks.errors import InvalidRequest
 from kagura_tasks.plans import ReducePlan
 from kagura_tasks.routing.table import RouteTable
@@ -44,3 +45,9 @@ class RouteOrder(Wire):
         if plan is None:
             raise InvalidRequest(f"no worker can run {name}")
         return plan
+
+
+def exchange(query: str, answer: str, task_id: str) -> list[NewTurn]:
+    """What a routed query adds to its conversation; by the turns' ids, once."""
+    asked = NewTurn("user", query, f"{task_id}.user")
+    return [asked, NewTurn("assistant", answer, f"{task_id}.assistant")] if answer.strip() else [asked]

@@ -42,6 +42,14 @@ class Route(Wire):
     samples: tuple[_Phrase, ...] = Field(default=(), max_length=1_000)
     plan: ReducePlan | None = None
 
+    @classmethod
+    def build(cls, **fields: object) -> Self:
+        """The agent. Raises ConfigurationError where it cannot be one."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise ConfigurationError(f"the agent cannot be registered so: {problems_of(error)}") from None
+
 
 class ContextTerms(Wire):
     """How a query is understood in its conversation.

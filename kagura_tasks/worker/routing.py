@@ -6,10 +6,9 @@ import asyncio
 from typing import Protocol
 
 from kagura_tasks.conversations import ConversationMemory, Turn
-from kagura_tasks.conversations.turns import NewTurn
 from kagura_tasks.routing.deciding import Outside, analysis_by, decide, decide_in_conversation, fitting
 from kagura_tasks.routing.decision import Decision
-from kagura_tasks.routing.order import RouteOrder
+from kagura_tasks.routing.order import RouteOrder, exchange
 from kagura_tasks.routing.vectors import Vectors
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
@@ -91,9 +90,3 @@ class QueryRouter:
             ttl_s=bounds.ttl_s,
             summarise=bounds.summary_model,
         )
-
-
-def exchange(query: str, answer: str, task_id: str) -> list[NewTurn]:
-    """What a routed query adds to its conversation; by the ids, once."""
-    asked = NewTurn("user", query, f"{task_id}.user")
-    return [asked, NewTurn("assistant", answer, f"{task_id}.assistant")] if answer.strip() else [asked]

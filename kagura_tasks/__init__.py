@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kagura_tasks.cache.backend import CacheEntry
     from kagura_tasks.cache.llm_cache import LLMCache, RedisCache
     from kagura_tasks.client import LLMClient
+    from kagura_tasks.conversations import ConversationMemory, Turn
     from kagura_tasks.errors import KaguraTasksError
     from kagura_tasks.functions import LLMConfig, call_llm, call_llm_stream, get_llm_cache, set_llm_cache
     from kagura_tasks.groups import LLMGroupResult, MapItem, MapOutcome, MapProgress, MapReduceResult
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kagura_tasks.settings import Settings
     from kagura_tasks.streaming.events import Chunk
     from kagura_tasks.streams import LLMStream
+    from kagura_tasks.tools import tool
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,9 @@ __all__ = [
     # agents
     "Agent",
     "agent",
+    "tool",
+    "ConversationMemory",
+    "Turn",
     # plain functions
     "LLMConfig",
     "call_llm",
@@ -74,6 +79,7 @@ _HOMES = {
     "Completion": "schemas",
     "CompletionRequest": "schemas",
     "KaguraTasksError": "errors",
+    "ConversationMemory": "conversations",
     "LLMCache": "cache.llm_cache",
     "LLMClient": "client",
     "LLMConfig": "functions",
@@ -88,6 +94,7 @@ _HOMES = {
     "Priority": "schemas",
     "RedisCache": "cache.llm_cache",
     "Settings": "settings",
+    "Turn": "conversations",
     "Usage": "schemas",
     "agent": "agents",
     "call_llm": "functions",
@@ -97,6 +104,7 @@ _HOMES = {
     "parallel_llm_calls": "parallel",
     "parallel_map": "parallel",
     "set_llm_cache": "functions",
+    "tool": "tools",
 }
 
 

@@ -25,6 +25,8 @@ from pydantic_core import to_jsonable_python
 
 from kagura_tasks import signatures
 from kagura_tasks.client import LLMClient
+from kagura_tasks.conversations.memory import ConversationMemory
+from kagura_tasks.equipment import Equipment, equipment_of
 from kagura_tasks.errors import ConfigurationError, OutputInvalid, PromptError
 from kagura_tasks.functions import LLMConfig, default_client
 from kagura_tasks.plans import ReducePlan
@@ -51,14 +53,19 @@ class BaseAgent(Generic[P]):
         client: LLMClient | None,
         options: dict[str, Any],
         output: type[BaseModel] | None,
+        equipment: Equipment,
     ) -> None:
-        """Take the declaration, and what the answer must fit. Raises PromptError where there is no prompt in it."""
+        """Take the declaration, what the answer must fit, and what the agent has beside its prompt.
+
+        Raises PromptError where there is no prompt in it.
+        """
         self._signature = inspect.signature(function)
         self._function = function
         self._template = template_of(function)
         self._output = output
         self._client = client
         self._options = options
+        self._equipment = equipment
         _ = update_wrapper(cast("Callable[P, object]", self), function)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> LLMResult:
@@ -82,20 +89,22 @@ class BaseAgent(Generic[P]):
             PromptError: The prompt cannot be rendered; of a partial, an argument is not JSON.
             TypeError: The arguments are not the function's, or more than one is missing.
         """
-        if _binds(self._signature, args, kwargs):
+        own, conversation_id = self._equipment.split(kwargs)
+        if _binds(self._signature, args, own):
             return signatures.complete(self.client.app, self.request(*args, **kwargs))
-        return signatures.planned(self.client.app, self._plan(args, kwargs))
+        return signatures.planned(self.client.app, self._plan(args, own, conversation_id))
 
     def request(self, *args: P.args, **kwargs: P.kwargs) -> CompletionRequest:
         """What would be sent for these arguments. Raises PromptError where the prompt cannot be rendered."""
-        bound = self._signature.bind(*args, **kwargs)
+        own, conversation_id = self._equipment.split(kwargs)
+        bound = self._signature.bind(*args, **own)
         bound.apply_defaults()
         prompt = self._template.render(bound.arguments, self.client.settings.max_prompt_bytes)
-        return self._request(prompt)
+        return self._request(prompt, conversation_id)
 
-    def plan(self) -> ReducePlan:
+    def plan(self, conversation_id: str | None = None) -> ReducePlan:
         """How a worker answers for this agent, once it has a text for the first parameter. Raises as `s` does."""
-        return self._plan((), {}).model_copy(update={"form": "text"})
+        return self._plan((), {}, conversation_id).model_copy(update={"form": "text"})
 
     def checked(self, request: CompletionRequest, result: LLMResult) -> LLMResult:
         """The result of that request, whose completion fits the declared model; `parsed` is the instance."""
@@ -103,13 +112,13 @@ class BaseAgent(Generic[P]):
             return result
         return LLMResult(result.id, CheckedAnswer(result.source, self._output, request, self.client))
 
-    def _request(self, prompt: str) -> CompletionRequest:
+    def _request(self, prompt: str, conversation_id: str | None) -> CompletionRequest:
         options = dict(self._options)
         if self._output is not None:
             options["response_format"] = _response_format(self._output)
-        return self.client.request(prompt, **options)
+        return self._equipment.added_to(self.client.request(prompt, **options), conversation_id, self.client)
 
-    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ReducePlan:
+    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any], conversation_id: str | None) -> ReducePlan:
         """The plan where one argument is missing."""
         open_names = [name for name in _positional(self._signature) if name not in kwargs]
         filled = dict(zip(open_names, (None, *args), strict=False))
@@ -120,7 +129,7 @@ class BaseAgent(Generic[P]):
         takes = open_names[0]
         given = {name: _json_of(name, value) for name, value in bound.arguments.items() if name != takes}
         return signatures.plan_of(
-            self._request("?"),
+            self._request("?", conversation_id),
             template=self._template.source,
             takes=takes,
             form=_form_of(get_type_hints(self._function).get(takes)),
@@ -205,20 +214,25 @@ class CheckedAnswer:
 def agent(function: Callable[P, Any], /) -> Agent[P, Any]: ...
 
 
+# With a memory, a call has one keyword more than the function.
 @overload
 def agent(
-    *,
-    stream: Literal[False] = False,
-    client: LLMClient | None = None,
-    config: LLMConfig | None = None,
-    **options: Any,
-) -> Callable[[Callable[P, Any]], Agent[P, Any]]: ...
+    *, memory: Literal[True] | ConversationMemory, stream: Literal[False] = False, **options: Any
+) -> Callable[[Callable[..., Any]], Agent[..., Any]]: ...
 
 
 @overload
 def agent(
-    *, stream: Literal[True], client: LLMClient | None = None, config: LLMConfig | None = None, **options: Any
-) -> Callable[[Callable[P, Any]], StreamingAgent[P]]: ...
+    *, memory: Literal[True] | ConversationMemory, stream: Literal[True], **options: Any
+) -> Callable[[Callable[..., Any]], StreamingAgent[...]]: ...
+
+
+@overload
+def agent(*, stream: Literal[False] = False, **options: Any) -> Callable[[Callable[P, Any]], Agent[P, Any]]: ...
+
+
+@overload
+def agent(*, stream: Literal[True], **options: Any) -> Callable[[Callable[P, Any]], StreamingAgent[P]]: ...
 
 
 def agent(
@@ -228,6 +242,10 @@ def agent(
     stream: bool = False,
     client: LLMClient | None = None,
     config: LLMConfig | None = None,
+    tools: Sequence[Any] = (),
+    max_rounds: int = 8,
+    pure_tools: bool = False,
+    memory: bool | ConversationMemory | None = None,
     **options: Any,
 ) -> BaseAgent[P] | Callable[[Callable[P, Any]], BaseAgent[P]]:
     """Make an agent of a function. Its body never runs: the docstring is the prompt, a Jinja2 template over the
@@ -239,19 +257,27 @@ def agent(
             or an `AsyncIterator[str]`.
         client: Who sends; default: the default client.
         config: How to call the model, in one value; `options` win over it.
+        tools: Functions marked with `kagura_tasks.tool`, which the worker runs when the model asks for them.
+        max_rounds: Calls of the model, the one that answers among them.
+        pure_tools: The tools do nothing but answer, and always the same: then answers are remembered as others are.
+        memory: True, or a ConversationMemory: each call has a further keyword, `conversation_id`. What was said in
+            that conversation stands before the prompt; prompt and answer are appended to it.
         options: What `LLMClient.submit` takes: model, tags, temperature, ...
 
     Raises:
         PromptError: No docstring, one that is no template, or one with a name that is no parameter.
-        ConfigurationError: A return type that is none of these.
+        ConfigurationError: A return type that is none of these; tools that are none, or `stream=True` with tools, whose
+            text is void where the model asks for a tool after it (read `Agent.stream`, which tells).
     """
     calls = {**(config.options() if config else {}), **options}
 
     def make(declared: Callable[P, Any]) -> BaseAgent[P]:
+        mine = dict(calls)
+        equipment = equipment_of(declared, mine, tools, memory, max_rounds, pure_tools)
         if stream:
-            _check_streams(declared)
-            return StreamingAgent(declared, client, calls, None)
-        return Agent[P, Any](declared, client, calls, _output_type(declared))
+            _check_streams(declared, equipment)
+            return StreamingAgent(declared, client, mine, None, equipment)
+        return Agent[P, Any](declared, client, mine, _output_type(declared), equipment)
 
     return make if function is None else make(function)
 
@@ -299,9 +325,11 @@ def _output_type(function: Callable[..., object]) -> type[BaseModel] | None:
     raise ConfigurationError(f"{function.__name__} returns {declared!r}: an agent returns str or a pydantic model")
 
 
-def _check_streams(function: Callable[..., object]) -> None:
-    """Only text can be read while it is written."""
+def _check_streams(function: Callable[..., object], equipment: Equipment) -> None:
+    """Only text can be read while it is written, and none can be taken back."""
     declared = _returned(function)
+    if equipment.tools is not None:
+        raise ConfigurationError(f"{function.__name__} has tools: read its `stream()`, which tells what text is void")
     if declared is not str and get_args(declared)[:1] != (str,):
         raise ConfigurationError(f"{function.__name__} returns {declared!r}: an agent with stream=True returns text")
 
@@ -313,10 +341,13 @@ def _response_format(output: type[BaseModel]) -> Json:
 
 
 def _asked_again(request: CompletionRequest, completion: Completion, problems: str) -> CompletionRequest:
-    """The conversation so far, with what was wrong. It is another request, so it has a cache entry of its own."""
+    """The request and its answer, with what was wrong: another request, with a cache entry of its own.
+
+    Tools have done their part, and a conversation remembers the first answer.
+    """
     complaint = f"That is not valid: {problems}. Answer again, with nothing but JSON that fits the schema."
     turns = (
         Message(role="assistant", content=completion.text),
         Message(role="user", content=complaint),
     )
-    return request.model_copy(update={"messages": (*request.messages, *turns)})
+    return request.model_copy(update={"messages": (*request.messages, *turns), "tools": None, "conversation": None})

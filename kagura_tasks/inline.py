@@ -28,6 +28,7 @@ from kagura_tasks.streaming.outlet import StreamTerms
 from kagura_tasks.streaming.writer import StreamWriter
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.job import Delivery, Job, OverBudget
+from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.runtime import open_providers
@@ -132,6 +133,7 @@ async def _heed(task_id: str) -> AsyncGenerator[None]:
         raise TaskCancelled(task_id) from None
 
 
+            exchanges=Exchanges.of_process(self._settings),
 async def _no_record(_task_id: str) -> None:
     """Inline calls are started once, and leave no record."""
 

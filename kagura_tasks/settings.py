@@ -16,6 +16,9 @@ from kagura_tasks.schemas import ModelName, TenantName
 
 ENV_PREFIX = "KAGURA_TASKS_"
 
+#: Names of modules, with commas between them.
+_MODULES = r"^\s*([A-Za-z_][A-Za-z0-9_.]*\s*(,\s*[A-Za-z_][A-Za-z0-9_.]*\s*)*)?$"
+
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -92,6 +95,10 @@ class Settings(BaseSettings):
         shutdown_timeout_s: Seconds that a stopping worker gives running calls before it hands them back.
         loop_blocked_s: Seconds after which a task that blocks the event loop of its worker is logged with its stack.
         max_prompt_bytes: Largest request, as JSON.
+        tool_modules: Modules whose tools a worker runs, by their names with commas between them; a name counts for what
+            is under it, too. None: a worker runs no tools.
+        tool_timeout_s: Seconds for one call of a tool that does not say itself.
+        tool_result_bytes: So much of a tool's result is told to the model.
         concurrency: Calls in flight in one worker process.
         redis_timeout_s: Seconds after which an answer of Redis is no longer waited for.
     """
@@ -137,6 +144,9 @@ class Settings(BaseSettings):
     shutdown_timeout_s: float = Field(default=25.0, gt=0)
     loop_blocked_s: float = Field(default=1.0, gt=0)
     max_prompt_bytes: int = Field(default=1_000_000, gt=0)
+    tool_modules: str = Field(default="", pattern=_MODULES)
+    tool_timeout_s: float = Field(default=60.0, gt=0)
+    tool_result_bytes: int = Field(default=100_000, ge=1_000)
     concurrency: int = Field(default=256, gt=0)
     redis_timeout_s: float = Field(default=2.0, gt=0)
 
@@ -167,6 +177,11 @@ class Settings(BaseSettings):
     def renewal_s(self) -> float:
         """Seconds between two renewals of what a worker holds."""
         return self.visibility_timeout_s / 4 if self.lease_renewal_s is None else self.lease_renewal_s
+
+    @property
+    def modules_of_tools(self) -> tuple[str, ...]:
+        """The modules whose tools a worker runs."""
+        return tuple(name.strip() for name in self.tool_modules.split(",") if name.strip())
 
     @property
     def broker(self) -> RedisUrl:

@@ -132,6 +132,10 @@ class LocalConversations:
         return kept.number
 
 
+#: The conversations of this process, whoever asks for them: inline calls and their callers share them.
+LOCAL: Final = LocalConversations()
+
+
 def _shortened(turns: list[Turn], bounds: ConversationBounds, least: int, part: float = 1.0) -> list[Turn]:
     """What is taken from the front of turns over their bounds, so that the rest, or the last, is within a part of them.
 

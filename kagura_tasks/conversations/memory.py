@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from pydantic import ValidationError
 
-from kagura_tasks.conversations.local import LocalConversations
+from kagura_tasks.conversations.local import LOCAL
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.store import Conversations, RedisConversations
 from kagura_tasks.conversations.summaries import Ask, sum_up
@@ -15,9 +14,6 @@ from kagura_tasks.conversations.turns import Appended, History, NewTurn, Role, T
 from kagura_tasks.errors import ConfigurationError, InvalidRequest
 from kagura_tasks.schemas import ConversationBounds, problems_of
 from kagura_tasks.settings import Settings, load_settings
-
-#: The conversations of this process, whoever asks for them: inline calls and their callers share them.
-_LOCAL: Final = LocalConversations()
 
 
 class ConversationMemory:
@@ -29,6 +25,7 @@ class ConversationMemory:
     A call with the prefix `a` is the same for `async` code.
 
     Attributes:
+        settings: What it goes by.
         tenant: Whose conversations these are.
         bounds: How much of each is kept.
     """
@@ -63,9 +60,9 @@ class ConversationMemory:
             ConfigurationError: A bound below 1, or a wrong setting.
         """
         given = {"result_url": redis_url, "tenant": tenant}
-        self._settings = (settings or load_settings()).override(**given)
-        self._store = store or _open_store(self._settings)
-        self.tenant = self._settings.tenant
+        self.settings = (settings or load_settings()).override(**given)
+        self._store = store or _open_store(self.settings)
+        self.tenant = self.settings.tenant
         try:
             self.bounds = ConversationBounds(
                 max_turns=max_turns, max_tokens=max_tokens, ttl_s=ttl_s, summary_model=summarise
@@ -158,7 +155,7 @@ class ConversationMemory:
 
     def _new(self, conversation_id: str, turns: Sequence[NewTurn]) -> tuple[ConversationName, Sequence[NewTurn]]:
         for turn in turns:
-            turn.check(self._settings.max_prompt_bytes)
+            turn.check(self.settings.max_prompt_bytes)
         return self._name(conversation_id), turns
 
 
@@ -170,5 +167,5 @@ def _checked(last: int | None) -> int | None:
 
 def _open_store(settings: Settings) -> Conversations:
     if settings.execution == "inline":
-        return _LOCAL
+        return LOCAL
     return RedisConversations(settings.results, settings.redis_timeout_s)

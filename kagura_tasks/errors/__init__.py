@@ -27,6 +27,9 @@ KaguraTasksError
 │   ├── MapExpired             there is no such map, or none any more
 │   └── MapFailed              more items failed than `on_error` allows
 ├── OutputInvalid              the model's answer does not fit the type that was asked for
+├── ToolError                  a tool raises it: its text is told to the model
+├── ToolNotAllowed             the worker does not run this function
+├── ToolRoundsExceeded         the model asked for tools in each round that it had
 ├── NothingToReduce            all that was to be reduced has failed
 └── ProviderError              the model's side failed
     ├── TransientError         another try may help
@@ -73,6 +76,7 @@ from kagura_tasks.errors.requests import (
 from kagura_tasks.errors.routing import NoAgentFound, QueryTooLong
 from kagura_tasks.errors.streams import StreamError, StreamExpired, StreamGap, StreamLost, StreamRestarted
 from kagura_tasks.errors.tasks import OutputInvalid, ResultTimeout, TaskCancelled, TaskFailed, TaskLost, TaskPoisoned
+from kagura_tasks.errors.tools import ToolError, ToolNotAllowed, ToolRoundsExceeded
 
 __all__ = [
     "AuthenticationFailed",
@@ -113,6 +117,9 @@ __all__ = [
     "TaskFailed",
     "TaskLost",
     "TaskPoisoned",
+    "ToolError",
+    "ToolNotAllowed",
+    "ToolRoundsExceeded",
     "TransientError",
     "UnknownModel",
     "rebuild",

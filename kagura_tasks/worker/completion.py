@@ -8,12 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from kagura_tasks.errors import TransientError
 from kagura_tasks.providers.provider import Provider
+from kagura_tasks.routing.vectors import packed, written
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.task_store import TaskRecord
+from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.job import Job, RetryLater
 from kagura_tasks.worker.retries import RetryPolicy, Tries
 from kagura_tasks.worker.single_flight import Relay, SingleFlight
@@ -42,6 +45,7 @@ class CompletionRunner:
     streams: Streams
     heed: Heed
     records: Records
+    exchanges: Exchanges
     policy: RetryPolicy
     call_timeout_s: float = 60.0
     short_wait_s: float = SHORT_WAIT_S
@@ -69,15 +73,39 @@ class CompletionRunner:
 
     async def ask(self, job: Job) -> Completion:
         """The same for a part of a task: remembered, shared or called for. Whoever does the task heeds its end."""
-        return await self._found(job, self.provider.complete, _nothing)
+        return await self._said(job, self.provider.complete, _nothing)
+
+    async def embed(self, job: Job) -> Completion:
+        """The vectors of the request's messages, as the completion's text (see routing.vectors). Not remembered."""
+        return await self._try(job, self._vectors)
+
+    async def _vectors(self, request: CompletionRequest, timeout_s: float) -> Completion:
+        texts = [str(message.content) for message in request.messages]
+        vectors = await self.provider.embed(request.model, texts, timeout_s)
+        return Completion(text=written(map(packed, vectors)), model=request.model, finish_reason="stop")
 
     async def _heeding(self, job: Job, call: Call, relay: Relay) -> Completion:
-        return await self.once(job.task_id, lambda: self._found(job, call, relay))
+        return await self.once(job.task_id, lambda: self._said(job, call, relay))
+
+    async def _said(self, job: Job, call: Call, relay: Relay) -> Completion:
+        """The answer, in the conversation that it belongs to."""
+        conversation = job.request.conversation
+        if conversation is None:
+            return await self._found(job, call, relay)
+        ask = partial(self._found, call=call, relay=relay)
+        return await self.exchanges.in_conversation(job, conversation, ask, self.ask)
 
     async def _found(self, job: Job, call: Call, relay: Relay) -> Completion:
-        if not job.request.use_cache:
+        if not job.request.is_cacheable:
+            return await self._made(job, call)
+        return await self.flights.answer(job, lambda: self._made(job, call), relay)
+
+    async def _made(self, job: Job, call: Call) -> Completion:
+        """The answer, with all calls that it takes."""
+        tools = job.request.tools
+        if tools is None:
             return await self._try(job, call)
-        return await self.flights.answer(job, lambda: self._try(job, call), relay)
+        return await self.exchanges.with_tools(job, tools, partial(self._try, call=call))
 
     async def _try(self, job: Job, call: Call) -> Completion:
         tries = job.tries or Tries(attempts=0, started_at=time.time())

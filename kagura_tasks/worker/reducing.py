@@ -10,8 +10,9 @@ from typing import Final, Protocol
 from kagura_tasks.errors import ContextTooLong, InvalidRequest, NothingToReduce, PromptTooLarge, RequestRefused
 from kagura_tasks.parallel import parallel_map
 from kagura_tasks.plans import ReducePlan
-from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
+from kagura_tasks.schemas import Completion, CompletionRequest, Json
 from kagura_tasks.worker.job import Delivery, Job
+from kagura_tasks.worker.usages import with_all_behind
 
 #: Tokens that prompt and answer may have together where nobody knows the model.
 _UNKNOWN_WINDOW_TOKENS: Final = 8192
@@ -99,7 +100,7 @@ class _Reduction:
             if len(fewer) >= len(parts):
                 self._note_stall()
             parts, level = fewer, level + 1
-        return _with_all_behind(completion, self._partial)
+        return with_all_behind(completion, self._partial)
 
     async def _last(self, parts: Sequence[str]) -> Completion | None:
         """The answer to the one prompt that is left; None where it does not fit."""
@@ -224,17 +225,3 @@ def halves(parts: Sequence[str]) -> list[Sequence[str]]:
     sizes = list(accumulate(len(part) for part in parts))
     middle = min(range(1, len(parts)), key=lambda cut: abs(2 * sizes[cut - 1] - sizes[-1]), default=1)
     return [parts[:middle], parts[middle:]] if len(parts) > 1 else [parts]
-
-
-def _with_all_behind(last: Completion, partial: Sequence[Completion]) -> Completion:
-    """The last answer, with what all of them used. It cost nothing only if none of them did."""
-    every = [*partial, last]
-    costs = [one.usage.cost_usd for one in every]
-    usage = Usage(
-        prompt_tokens=sum(one.usage.prompt_tokens for one in every),
-        completion_tokens=sum(one.usage.completion_tokens for one in every),
-        total_tokens=sum(one.usage.total_tokens for one in every),
-        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-    )
-    attempts, cached = sum(one.attempts for one in every), all(one.cached for one in every)
-    return last.model_copy(update={"usage": usage, "attempts": attempts, "cached": cached})

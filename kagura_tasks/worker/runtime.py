@@ -25,6 +25,7 @@ from kagura_tasks.worker.cancel_watch import CancelWatch
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.deliveries import script
 from kagura_tasks.worker.job import Delivery, HandedBack, Job, TakenAway
+from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.redis_streams import RedisStreams
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
@@ -159,4 +160,5 @@ def open_providers(settings: Settings) -> Provider:
 
     prepare()
     litellm = LiteLLMProvider()
+                exchanges=Exchanges.of_worker(self.settings),
     return litellm if settings.provider_lane == "litellm" else Lanes(litellm)

@@ -1,4 +1,4 @@
-"""What the tests of canvas share: workers on both pools, for all of them, and an application that sends to them."""
+"""What the tests of canvas and of tools share: workers on both pools, for all of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 from celery import Celery
 
 from kagura_tasks.app import create_app
+from kagura_tasks.connections import sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.settings import RedisUrl, Settings
 from tests.support.canvas import Canvas
 from tests.support.llm import StubServer
 from tests.support.redis_keys import keys_without_ttl
+from tests.support.tool_scene import ToolScene, tool_worker
 from tests.support.workers import Fleet, WorkerOptions
 
 
@@ -58,4 +60,29 @@ def canvas(canvas_app: Celery, canvas_url: RedisUrl, canvas_workers: Fleet, stub
     canvas = Canvas(canvas_app, canvas_url, stub)
     yield canvas
     leaked = keys_without_ttl(canvas.redis)
+    assert not leaked, f"keys without a TTL: {leaked}"
+
+
+@pytest.fixture(scope="session", params=["threads", "asyncio"])
+def _tool_workers(
+    request: pytest.FixtureRequest,
+    redis_server: EmbeddedRedis,
+    stub_server: StubServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RedisUrl]:
+    """A database that nobody flushes, and a worker on this pool that runs the tests' tools."""
+    url = RedisUrl(re.sub(r"\d+$", "4", redis_server.url))
+    fleet = Fleet(url, stub_server.base_url, tmp_path_factory.mktemp("tools"))
+    try:
+        fleet(1, tool_worker(request.param))
+        yield url
+    finally:
+        fleet.stop()
+
+
+@pytest.fixture
+def scene(_tool_workers: RedisUrl, stub: StubServer) -> Iterator[ToolScene]:
+    """Agents with tools and conversations, on workers of both pools."""
+    yield ToolScene(Settings(redis_url=_tool_workers), stub)
+    leaked = keys_without_ttl(sync_client(_tool_workers, 2.0))
     assert not leaked, f"keys without a TTL: {leaked}"

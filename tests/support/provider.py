@@ -45,6 +45,7 @@ class Behaviour:
         stall_after: Send nothing more after this many pieces of a stream before /release, and keep the connection.
         error_after: Send `error` after this many pieces of a stream, and end it.
         error: An error as it comes in the middle of a stream.
+        calls: Calls of tools, in OpenAI's form.
         fields: Merged into the completion (plain), replacing its own fields: usage, choices, ...
     """
 
@@ -64,6 +65,7 @@ class Behaviour:
     stall_after: int | None = None
     error_after: int | None = None
     error: dict[str, Any] = field(default_factory=dict)
+    calls: list[dict[str, Any]] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -142,7 +144,7 @@ async def _respond(
 
 
 def _completion(body: dict[str, Any], how: Behaviour) -> dict[str, Any]:
-    message = {"role": "assistant", "content": how.text}
+    message = {"role": "assistant", "content": how.text, **({"tool_calls": how.calls} if how.calls else {})}
     choice = {"index": 0, "message": message, "finish_reason": how.finish_reason}
     return {**_envelope(body, "chat.completion"), "choices": [choice], "usage": _usage(how), **how.fields}
 
@@ -167,6 +169,9 @@ async def _stream(
             await asyncio.sleep(how.chunk_delay_s)
             choice = {"index": 0, "delta": {"content": pieces[sent]}, "finish_reason": None}
             await _send(response, {**envelope, "choices": [choice]})
+    if how.calls:
+        delta = {"tool_calls": [{"index": index, **call} for index, call in enumerate(how.calls)]}
+        await _send(response, {**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
     await _send(response, {**envelope, "choices": [{"index": 0, "delta": {}, "finish_reason": how.finish_reason}]})
     if (body.get("stream_options") or {}).get("include_usage"):
         await _send(response, {**envelope, "choices": [], "usage": _usage(how)})

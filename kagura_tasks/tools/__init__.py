@@ -1,0 +1,8 @@
+"""Functions that workers run for a model: marked in the code, found by name, called with arguments that fit."""
+
+from __future__ import annotations
+
+from kagura_tasks.tools.call import call_id
+from kagura_tasks.tools.marking import Tool, tool
+
+__all__ = ["Tool", "call_id", "tool"]

@@ -1,0 +1,160 @@
+"""Runs one call of a tool: whatever the function does, the worker lives, and the model is told in a text."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, cast
+
+from pydantic_core import to_json
+
+from kagura_tasks.errors import ToolError
+from kagura_tasks.schemas import Message
+from kagura_tasks.tools.arguments import ArgumentsInvalid
+from kagura_tasks.tools.call import answering
+from kagura_tasks.tools.marking import Tool
+from kagura_tasks.worker.interruptible import Forsaken, Interruptible
+from kagura_tasks.worker.plain_threads import PlainThreads
+
+log = logging.getLogger(__name__)
+
+#: Plain functions that run at once in a process. Those that hang, and are no longer waited for, do not count.
+_THREADS: Final = PlainThreads(64)
+
+#: Characters of a name that the model made up, as it is told.
+_MOST_OF_A_NAME: Final = 64
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """What a model asks for: the call's id by the model, a function's name, and its arguments as JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+    @classmethod
+    def read(cls, call: object, otherwise: str) -> ToolCall:
+        """The call in whatever a model wrote. `otherwise` is its id where it has none."""
+        held = _object(call)
+        function = _object(held.get("function"))
+        arguments = function.get("arguments") or ""
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        return cls(str(held.get("id") or otherwise), str(function.get("name") or ""), written)
+
+    def to_json(self) -> dict[str, Any]:
+        """The call in OpenAI's form."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+    def answered(self, text: str) -> Message:
+        """The turn that tells the model what came of it."""
+        return Message.model_validate({"role": "tool", "tool_call_id": self.id, "content": text})
+
+
+@dataclass(frozen=True)
+class ToolRunner:
+    """Runs tools, each for a bounded time, and cuts what they say to a bounded size."""
+
+    timeout_s: float
+    result_bytes: int
+
+    async def run(self, tools: dict[str, Tool], call: ToolCall, name: str) -> str:
+        """What the model is told. Nothing of what goes wrong in the tool comes out of here but that.
+
+        Args:
+            tools: Those that it may ask for, by name.
+            call: What it asks for.
+            name: What `call_id` says in the tool.
+        """
+        tool = tools.get(call.name)
+        if tool is None:
+            return _problem(f"there is no tool {call.name[:_MOST_OF_A_NAME]!r}; there are: {', '.join(tools)}")
+        try:
+            arguments = tool.arguments.read(call.arguments)
+        except ArgumentsInvalid as error:
+            return _problem(f"the arguments do not fit: {error}")
+        with answering(name):
+            return self._cut(await self._told(tool, arguments))
+
+    async def _told(self, tool: Tool, arguments: dict[str, Any]) -> str:
+        timeout_s = tool.timeout_s or self.timeout_s
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                return _text_of(await _called(tool, arguments))
+        except asyncio.CancelledError:
+            # Its own doing, unless somebody has cancelled this task.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return _failed(tool, "CancelledError")
+        except ToolError as error:
+            return _problem(str(error))
+        # What ends a program must not end the worker.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (it is anybody's code)
+            if limit.expired():
+                log.warning("the tool %s has not ended within %g s", tool.place, timeout_s)
+                return _problem(f"{tool.name} did not answer within {timeout_s:g} s")
+            return _failed(tool, type(error).__name__)
+
+    def _cut(self, text: str) -> str:
+        written = text.encode("utf-8", "replace")
+        if len(written) <= self.result_bytes:
+            return written.decode()
+        kept = written[: self.result_bytes].decode("utf-8", "ignore")
+        return f"{kept}\n[cut: these are the first {self.result_bytes:,} of {len(written):,} bytes]"
+
+
+async def _called(tool: Tool, arguments: dict[str, Any]) -> object:
+    if inspect.iscoroutinefunction(tool.function):
+        return await tool.function(**arguments)
+    result = await _in_thread(partial(tool.function, **arguments))
+    # A plain decorator around an `async def`, say.
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _in_thread(function: Callable[[], object]) -> object:
+    running, context = Interruptible(), contextvars.copy_context()
+    future = _THREADS.submit(lambda: context.run(lambda: running.run(_guarded(function))))
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        _THREADS.forsake(future)
+        running.interrupt(Forsaken)
+        raise
+
+
+def _guarded(function: Callable[[], object]) -> Callable[[], object]:
+    """The function, without the one exception that no future can hold."""
+
+    def run() -> object:
+        try:
+            return function()
+        except StopIteration:
+            raise RuntimeError("the tool raised StopIteration") from None
+
+    return run
+
+
+def _object(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+def _text_of(result: object) -> str:
+    """A text as it is, all else as JSON. Raises what serialising raises."""
+    return result if isinstance(result, str) else to_json(result).decode()
+
+
+def _failed(tool: Tool, kind: str) -> str:
+    """The class's name alone: an error's text may hold a password, or another user's data."""
+    log.warning("the tool %s failed with %s", tool.place, kind)
+    return _problem(f"{tool.name} failed with {kind}")
+
+
+def _problem(text: str) -> str:
+    return json.dumps({"error": text}, ensure_ascii=False)

@@ -19,6 +19,7 @@ from kagura_tasks.loops import LoopThread
 from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.results import LLMResult
+from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
 from kagura_tasks.settings import Settings
 from kagura_tasks.streaming.events import Event
@@ -31,6 +32,7 @@ from kagura_tasks.worker.job import Delivery, Job, OverBudget
 from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
+from kagura_tasks.worker.routing import QueryRouter
 from kagura_tasks.worker.runtime import open_providers
 from kagura_tasks.worker.single_flight import LocalSingleFlight
 
@@ -73,6 +75,14 @@ class InlineExecutor:
         """The same: starting blocks nobody."""
         return self.submit(request, task_id, looked_up=looked_up, stream=stream)
 
+    def route(self, order: RouteOrder, task_id: str) -> LLMResult:
+        """Start to decide and answer."""
+        return self.begin(StreamName(order.tenant, task_id), self._routed(order, task_id))
+
+    def embed(self, request: CompletionRequest, task_id: str) -> LLMResult:
+        """Start the call of an embedding model."""
+        return self.begin(StreamName(request.tenant, task_id), self._embedded(Job(request, task_id)))
+
     def keep_stream(self, request: CompletionRequest, task_id: str, completion: Completion) -> None:
         """Let a remembered answer be resumed like any other."""
         _ = _CALLS.submit(self._streams.keep(StreamName(request.tenant, task_id), completion))
@@ -104,6 +114,12 @@ class InlineExecutor:
         """The answer to what came before, by this plan, on the loop of the calls."""
         runner = await self._opened()
         return await Reducer(runner.provider, runner.ask).run(plan, *parts_of(before), Delivery(task_id))
+
+    async def _routed(self, order: RouteOrder, task_id: str) -> Completion:
+        return await QueryRouter(self._settings, await self._opened()).run(order, Delivery(task_id))
+
+    async def _embedded(self, job: Job) -> Completion:
+        return await (await self._opened()).embed(job)
 
     async def _opened(self) -> CompletionRunner:
         async with self._opening:

@@ -18,6 +18,7 @@ from kagura_tasks.loops import LoopThread
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
+from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import Completion
 from kagura_tasks.settings import Settings
 from kagura_tasks.task_store import TaskRecord
@@ -29,6 +30,7 @@ from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.redis_streams import RedisStreams
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
+from kagura_tasks.worker.routing import QueryRouter
 from kagura_tasks.worker.single_flight import RedisSingleFlight
 
 log = logging.getLogger(__name__)
@@ -110,6 +112,17 @@ class Runtime:
         parts, failed = await asyncio.to_thread(parts_of, before)
         async with self._unless_taken(delivery.delivery_tag):
             return await self.runner.once(delivery.task_id, lambda: reducer.run(plan, parts, failed, delivery))
+
+    async def routed(self, order: RouteOrder, delivery: Delivery) -> Completion:
+        """The answer of the agent that the query is for. Raises what QueryRouter.run raises, and as `run` does."""
+        router = QueryRouter(self.settings, self.runner)
+        async with self._unless_taken(delivery.delivery_tag):
+            return await self.runner.once(delivery.task_id, lambda: router.run(order, delivery))
+
+    async def embedded(self, job: Job) -> Completion:
+        """The vectors of the job's messages. Raises what CompletionRunner.embed raises, and as `run` does."""
+        async with self._unless_taken(job.delivery_tag):
+            return await self.runner.once(job.task_id, lambda: self.runner.embed(job))
 
     @asynccontextmanager
     async def _unless_taken(self, delivery_tag: str) -> AsyncGenerator[None]:

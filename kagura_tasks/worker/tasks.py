@@ -18,6 +18,7 @@ from kagura_tasks.errors import InvalidRequest, KaguraTasksError, TaskCancelled
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import OnError, ReducePlan, enveloped
 from kagura_tasks.queues import TaskName
+from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import Completion, CompletionRequest, Wire, problems_of
 from kagura_tasks.worker.job import Delivery, HandedBack, OverBudget, RetryLater, TakenAway
 from kagura_tasks.worker.map_items import outcomes_of, reserve, take
@@ -115,6 +116,30 @@ def register(app: Celery, runtime: Runtime) -> None:
         return _finished(task, lambda: runtime.wait_for(answer()), "raise", (tenant, map_id), {"plan": plan})
 
     del complete, reduce, map_item, reduce_map
+    _register_routing(app, runtime)
+
+
+def _register_routing(app: Celery, runtime: Runtime) -> None:
+    @_door(app, TaskName.ROUTE)
+    def route(task: Task[..., Payload], payload: Payload, tries: Payload | None = None) -> Payload:
+        """One query, decided and answered."""
+
+        def answer() -> Completion:
+            return runtime.wait_for(runtime.routed(_checked(RouteOrder, payload), _delivery(task, tries)))
+
+        return _finished(task, answer, "raise", (payload,), {})
+
+    @_door(app, TaskName.EMBED)
+    def embed(task: Task[..., Payload], payload: Payload, tries: Payload | None = None) -> Payload:
+        """The vectors of some texts."""
+
+        def answer() -> Completion:
+            job = _delivery(task, tries).job(_checked(CompletionRequest, payload))
+            return runtime.wait_for(runtime.embedded(job))
+
+        return _finished(task, answer, "raise", (payload,), {})
+
+    del route, embed
 
 
 def _door(app: Celery, name: str, **options: Any) -> Callable[[Callable[..., Payload]], Task[..., Payload]]:

@@ -28,8 +28,8 @@ from kagura_tasks.streaming.log import StreamName
 from kagura_tasks.streaming.outlet import StreamTerms
 from kagura_tasks.streaming.writer import StreamWriter
 from kagura_tasks.worker.completion import CompletionRunner
-from kagura_tasks.worker.job import Delivery, Job, OverBudget
 from kagura_tasks.worker.exchanges import Exchanges
+from kagura_tasks.worker.job import Delivery, Job, OverBudget
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
 from kagura_tasks.worker.routing import QueryRouter
@@ -133,6 +133,7 @@ class InlineExecutor:
             streams=self._streams,
             heed=_heed,
             records=_no_record,
+            exchanges=Exchanges.of_process(self._settings),
             policy=RetryPolicy.from_settings(self._settings),
             call_timeout_s=self._settings.call_timeout_s,
             # There is no queue to go back to: any wait is sat out here.
@@ -149,7 +150,6 @@ async def _heed(task_id: str) -> AsyncGenerator[None]:
         raise TaskCancelled(task_id) from None
 
 
-            exchanges=Exchanges.of_process(self._settings),
 async def _no_record(_task_id: str) -> None:
     """Inline calls are started once, and leave no record."""
 

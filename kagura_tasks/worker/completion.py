@@ -14,7 +14,6 @@ from typing import Final
 from kagura_tasks.errors import TransientError
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.routing.vectors import packed, written
-from kagura_tasks.routing.vectors import packed, written
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.exchanges import Exchanges
@@ -75,15 +74,6 @@ class CompletionRunner:
     async def ask(self, job: Job) -> Completion:
         """The same for a part of a task: remembered, shared or called for. Whoever does the task heeds its end."""
         return await self._said(job, self.provider.complete, _nothing)
-
-    async def embed(self, job: Job) -> Completion:
-        """The vectors of the request's messages, as the completion's text (see routing.vectors). Not remembered."""
-        return await self._try(job, self._vectors)
-
-    async def _vectors(self, request: CompletionRequest, timeout_s: float) -> Completion:
-        texts = [str(message.content) for message in request.messages]
-        vectors = await self.provider.embed(request.model, texts, timeout_s)
-        return Completion(text=written(map(packed, vectors)), model=request.model, finish_reason="stop")
 
     async def embed(self, job: Job) -> Completion:
         """The vectors of the request's messages, as the completion's text (see routing.vectors). Not remembered."""

@@ -25,8 +25,8 @@ from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.cancel_watch import CancelWatch
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.deliveries import script
-from kagura_tasks.worker.job import Delivery, HandedBack, Job, TakenAway
 from kagura_tasks.worker.exchanges import Exchanges
+from kagura_tasks.worker.job import Delivery, HandedBack, Job, TakenAway
 from kagura_tasks.worker.redis_streams import RedisStreams
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
@@ -160,6 +160,7 @@ class Runtime:
                 streams=RedisStreams(self.settings),
                 heed=self._cancels.heed,
                 records=self._finished_record,
+                exchanges=Exchanges.of_worker(self.settings),
                 policy=RetryPolicy.from_settings(self.settings),
                 call_timeout_s=self.settings.call_timeout_s,
             )
@@ -173,5 +174,4 @@ def open_providers(settings: Settings) -> Provider:
 
     prepare()
     litellm = LiteLLMProvider()
-                exchanges=Exchanges.of_worker(self.settings),
     return litellm if settings.provider_lane == "litellm" else Lanes(litellm)

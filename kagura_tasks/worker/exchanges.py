@@ -88,7 +88,7 @@ class Exchanges:
         if completion is None:
             completion = await ask(replace(job, request=_after(history, job.request)))
             await record.keep("answer", completion)
-        await self._remember(name, job, conversation, completion, aside)
+        await self.remember(job, conversation, completion, aside)
         return completion
 
     async def with_tools(self, job: Job, use: ToolUse, ask: Ask) -> Completion:
@@ -141,10 +141,9 @@ class Exchanges:
             running = [group.create_task(told(call, f"{number}.{at}")) for at, call in now]
         return [task.result() for task in running] + [_ONE_BY_ONE] * (len(calls) - len(running))
 
-    async def _remember(
-        self, name: ConversationName, job: Job, conversation: ConversationUse, completion: Completion, aside: Ask
-    ) -> None:
+    async def remember(self, job: Job, conversation: ConversationUse, completion: Completion, aside: Ask) -> None:
         """Append prompt and answer, once for each task. The answer is paid for: it is handed out in any case."""
+        name = ConversationName(job.request.tenant, conversation.id)
         prompt = _text_of(job.request)
         if not prompt or not completion.text.strip():
             return

@@ -41,7 +41,7 @@ def test_ten_thousand_items_survive_the_death_of_all_workers(scene: Scene):
     scene.stub.script(echoes=True)
     scene.stub.script(when="bad", status=400)
     prompts = [f"item {number}{' bad' if number in BAD else ''}" for number in range(ITEMS)]
-    killed = scene.workers(2, concurrency=32)
+    killed = scene.workers(2, "asyncio", concurrency=32)
     with ThreadPoolExecutor(1) as waiting:
         group = scene.client.map(iter(prompts), max_in_flight=64)
         answered = waiting.submit(group.get)
@@ -49,7 +49,7 @@ def test_ten_thousand_items_survive_the_death_of_all_workers(scene: Scene):
         for worker in killed:
             worker.kill9()
         assert group.progress().settled < ITEMS
-        scene.workers(2, concurrency=32)
+        scene.workers(2, "asyncio", concurrency=32)
         answers = answered.result(180)
     assert [number for number, one in enumerate(answers) if isinstance(one, RequestRefused)] == list(BAD)
     assert texts(answers) == [one if "bad" not in one else "RequestRefused" for one in prompts]

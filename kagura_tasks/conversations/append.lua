@@ -13,14 +13,14 @@ local function tokens_of(turn)
   return tonumber(string.match(turn, '"tokens":(%d+)') or 0)
 end
 
--- Take turns from the front of a list that is over its bounds, until it is within this part of them; the last one stays
--- where `least` is 1.
-local function shortened(list, counter, least, part)
+-- Take turns from the front of a list that is longer than `over` times the bounds, until it is no longer than `left`
+-- times; the last one stays where `least` is 1.
+local function shortened(list, counter, least, over, left)
   local gone = {}
   local count = redis.call('LLEN', list)
   local tokens = tonumber(redis.call('HGET', conversation, counter) or 0)
-  if count <= most and tokens <= most_tokens then part = 1 end
-  while count > least and (count > most * part or tokens > most_tokens * part) do
+  if count <= most * over and tokens <= most_tokens * over then return gone end
+  while count > least and (count > most * left or tokens > most_tokens * left) do
     local turn = redis.call('LPOP', list)
     count, tokens = count - 1, tokens - tokens_of(turn)
     gone[#gone + 1] = turn
@@ -45,14 +45,14 @@ end
 redis.call('ZREMRANGEBYRANK', ids, 0, -1 - ARGV[4])
 
 -- A summary costs a call of a model: what is summed up falls out in parts that are worth it.
-local gone = shortened(turns, 'tokens', 1, ARGV[5] == '1' and 0.75 or 1)
+local gone = shortened(turns, 'tokens', 1, 1, ARGV[5] == '1' and 0.75 or 1)
 if ARGV[5] == '1' then
   for _, turn in ipairs(gone) do
     redis.call('RPUSH', fallen, turn)
     redis.call('HINCRBY', conversation, 'fallen_tokens', tokens_of(turn))
   end
-  -- Where nobody sums up for long, the oldest are forgotten: they are as bounded as what is kept.
-  shortened(fallen, 'fallen_tokens', 0, 1)
+  -- Where nobody sums up for long, the oldest are forgotten: what waits is bounded, too.
+  shortened(fallen, 'fallen_tokens', 0, 2, 2)
   answer[1] = redis.call('LLEN', fallen)
 end
 for _, key in ipairs({conversation, turns, fallen, ids}) do

@@ -18,6 +18,9 @@ from kagura_tasks.schemas import ConversationBounds
 #: a model, so they do in parts that are worth it.
 _LEFT: Final = 0.75
 
+#: So many times its bounds may wait to be summed up. Where nobody does so for long, the oldest are forgotten.
+_WAITING: Final = 2
+
 #: So many conversations at most; those that were used longest ago go first.
 _MOST: Final = 1_000
 
@@ -53,10 +56,10 @@ class LocalConversations:
             while len(kept.ids) > ids_kept(bounds):
                 kept.ids.popitem(last=False)
             if bounds.summary_model is None:
-                _ = _shortened(kept.turns, bounds, 1)
+                _ = _shortened(kept.turns, bounds, 1, 1, 1)
                 return Appended(numbers, 0)
-            kept.fallen += _shortened(kept.turns, bounds, 1, _LEFT)
-            _ = _shortened(kept.fallen, bounds, 0)
+            kept.fallen += _shortened(kept.turns, bounds, 1, 1, _LEFT)
+            _ = _shortened(kept.fallen, bounds, 0, _WAITING, _WAITING)
             return Appended(numbers, len(kept.fallen))
 
     async def aappend(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
@@ -136,20 +139,18 @@ class LocalConversations:
 LOCAL: Final = LocalConversations()
 
 
-def _shortened(turns: list[Turn], bounds: ConversationBounds, least: int, part: float = 1.0) -> list[Turn]:
-    """What is taken from the front of turns over their bounds, so that the rest, or the last, is within a part of them.
+def _shortened(turns: list[Turn], bounds: ConversationBounds, least: int, over: float, left: float) -> list[Turn]:
+    """What is taken from the front of turns that are more than `over` times their bounds, so that `left` times remain.
 
-    At least `least` turns stay.
+    The last `least` stay.
     """
     tokens = sum(estimated_tokens(turn.content) for turn in turns)
-    if len(turns) <= bounds.max_turns and tokens <= bounds.max_tokens:
+    count = len(turns)
+    if count <= bounds.max_turns * over and tokens <= bounds.max_tokens * over:
         return []
-    gone = 0
-    while len(turns) - gone > least and (
-        len(turns) - gone > bounds.max_turns * part or tokens > bounds.max_tokens * part
-    ):
-        tokens -= estimated_tokens(turns[gone].content)
-        gone += 1
-    taken = turns[:gone]
-    del turns[:gone]
+    while count > least and (count > bounds.max_turns * left or tokens > bounds.max_tokens * left):
+        tokens -= estimated_tokens(turns[len(turns) - count].content)
+        count -= 1
+    taken = turns[: len(turns) - count]
+    del turns[: len(taken)]
     return taken

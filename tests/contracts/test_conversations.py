@@ -323,10 +323,10 @@ class TestSummaries:
         assert memory.summary(talk) == ""
 
     async def test_what_waits_is_bounded_too(self, place: Place, talk: str):
-        """Where nobody sums up, no more waits than is kept."""
+        """Where nobody sums up, no more waits than twice what is kept."""
         memory = place.memory(max_turns=4, summarise="openai/m")
-        appended = [await memory.aappend_all(talk, [NewTurn("user", str(number))]) for number in range(11)]
-        assert appended[-1].waiting == 4
+        appended = [await memory.aappend_all(talk, [NewTurn("user", str(number))]) for number in range(15)]
+        assert appended[-1].waiting == 8
         claim = await place.store.claim(ConversationName("default", talk), "t", 60_000)
         assert claim is not None
-        assert [turn.content for turn in claim.turns] == ["4", "5", "6", "7"]
+        assert [turn.content for turn in claim.turns] == [str(number) for number in range(4, 12)]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from pydantic import ValidationError
+from redis.exceptions import OutOfMemoryError
 
 from kagura_tasks.connections import async_client, redis_errors, sync_client
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.turns import Appended, Claim, History, NewTurn, Turn
+from kagura_tasks.errors import RedisUnreachable
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import Argument
 from kagura_tasks.schemas import ConversationBounds, Message
@@ -33,7 +36,7 @@ _FOLD: Final = LuaScript.load(_HERE, "fold.lua")
 
 
 class Conversations(Protocol):
-    """Where conversations live. Each call is one atomic step. Redis that is away is RedisUnreachable."""
+    """Where conversations live. Each call is one atomic step. Redis that is away, or full, is RedisUnreachable."""
 
     def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:
         """Append the turns next to each other, those that are not there yet, and let go what is too much."""
@@ -120,12 +123,20 @@ class RedisConversations:
         return bool(await self._arun(_Step(_FOLD, name.key, [claim.token, last, summary or ""])))
 
     def _run(self, step: _Step) -> object:
-        with redis_errors(self._url):
+        with self._errors():
             return step.script.run(sync_client(self._url, self._timeout_s), [step.key], step.args)
 
     async def _arun(self, step: _Step) -> object:
-        with redis_errors(self._url):
+        with self._errors():
             return await step.script.arun(async_client(self._url, self._timeout_s), [step.key], step.args)
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        try:
+            with redis_errors(self._url):
+                yield
+        except OutOfMemoryError:
+            raise RedisUnreachable(self._url.masked(), "its memory is full") from None
 
 
 def ids_kept(bounds: ConversationBounds) -> int:

@@ -45,14 +45,16 @@ class PlainProvider:
                 if "kills its worker" in str(request.messages[-1].content):
                     os.kill(os.getpid(), signal.SIGKILL)
                 messages = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
-                async with session.post(_CALLS, json={"model": request.model, "messages": messages}) as response:
+                body = {"model": request.model, "messages": messages, **request.params}
+                async with session.post(_CALLS, json=body) as response:
                     if response.status == 400:
                         raise RequestRefused("scripted", request.model, 400)
                     answer = await response.json()
         except aiohttp.ClientError as error:
             raise ProviderUnavailable(request.model) from error
-        text = answer["choices"][0]["message"]["content"]
-        return Completion(text=text, model=request.model, finish_reason="stop")
+        choice = answer["choices"][0]
+        text, calls = choice["message"]["content"] or "", tuple(choice["message"].get("tool_calls", ()))
+        return Completion(text=text, model=request.model, finish_reason=choice["finish_reason"], tool_calls=calls)
 
     async def stream(self, request: CompletionRequest, timeout_s: float, hand_over: HandOver) -> Completion:
         """Piece by piece."""

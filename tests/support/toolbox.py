@@ -23,15 +23,12 @@ class Place(BaseModel):
     floor: int = 0
 
 
-def _note(what: str, key: str) -> None:
-    """Write down that a tool ran, where a test looks for it."""
-    url = os.environ.get("KAGURA_TASKS_REDIS_URL")
-    if url is None:
-        return
-    with redis.Redis.from_url(url) as client, client.pipeline() as pipe:
+def _note(what: str, key: str) -> int:
+    """Write down that a tool ran, where a test looks for it; how often one did."""
+    with redis.Redis.from_url(os.environ["KAGURA_TASKS_REDIS_URL"]) as client, client.pipeline() as pipe:
         pipe.rpush(f"toolbox:{key}", what)
         pipe.expire(f"toolbox:{key}", 300)
-        pipe.execute()
+        return int(pipe.execute()[0])
 
 
 @tool
@@ -100,6 +97,14 @@ async def slow(word: str) -> str:
         _note("cancelled", word)
         raise
     return word
+
+
+@tool(timeout_s=300)
+async def slow_once(word: str) -> str:
+    """Wait until its worker dies, and answer when it is asked again."""
+    if _note(call_id(), word) == 1:
+        await asyncio.sleep(120)
+    return f"done for {word}"
 
 
 @tool

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kagura_tasks.groups import LLMGroupResult, MapItem, MapOutcome, MapProgress, MapReduceResult
     from kagura_tasks.parallel import parallel_gather, parallel_llm_calls, parallel_map
     from kagura_tasks.results import LLMResult
+    from kagura_tasks.routed import RoutedResult
+    from kagura_tasks.routers import AgentRouter, ContextAnalyzer, LLMContextAnalyzer, MemoryAwareRouter
+    from kagura_tasks.routing.decision import Decision
     from kagura_tasks.schemas import Completion, CompletionRequest, Message, Priority, Usage
     from kagura_tasks.settings import Settings
     from kagura_tasks.streaming.events import Chunk
@@ -51,6 +54,13 @@ __all__ = [
     "tool",
     "ConversationMemory",
     "Turn",
+    # routing
+    "AgentRouter",
+    "MemoryAwareRouter",
+    "ContextAnalyzer",
+    "LLMContextAnalyzer",
+    "Decision",
+    "RoutedResult",
     # plain functions
     "LLMConfig",
     "call_llm",
@@ -74,14 +84,18 @@ __all__ = [
 
 _HOMES = {
     "Agent": "agents",
+    "AgentRouter": "routers",
     "CacheEntry": "cache.backend",
     "Chunk": "streaming.events",
     "Completion": "schemas",
     "CompletionRequest": "schemas",
     "KaguraTasksError": "errors",
+    "ContextAnalyzer": "routing.context",
     "ConversationMemory": "conversations",
+    "Decision": "routing.decision",
     "LLMCache": "cache.llm_cache",
     "LLMClient": "client",
+    "LLMContextAnalyzer": "routers",
     "LLMConfig": "functions",
     "LLMGroupResult": "groups",
     "LLMResult": "results",
@@ -90,9 +104,11 @@ _HOMES = {
     "MapOutcome": "groups",
     "MapProgress": "groups",
     "MapReduceResult": "groups",
+    "MemoryAwareRouter": "routers",
     "Message": "schemas",
     "Priority": "schemas",
     "RedisCache": "cache.llm_cache",
+    "RoutedResult": "routed",
     "Settings": "settings",
     "Turn": "conversations",
     "Usage": "schemas",

@@ -4,6 +4,7 @@ Run it as a program: it prints its address and ends when its standard input does
 so that benchmarks run the same file. Under the address:
 
     POST   /v1/chat/completions   the provider
+    POST   /v1/embeddings         the same, for vectors: texts that share words are near each other
     POST   /script                a list of behaviours (see `Behaviour`), in front of those that are there
     GET    /ledger                {"requests": [...], "count": n, "in_flight": n, "peak": n}; ?brief: no requests
     POST   /release               answer what is held, and hold nothing more
@@ -198,6 +199,14 @@ def _usage(how: Behaviour) -> dict[str, int]:
     return {"prompt_tokens": 7, "completion_tokens": completion_tokens, "total_tokens": 7 + completion_tokens}
 
 
+def _vector(text: str) -> list[float]:
+    """Of 64 numbers: each word, and each character beyond ASCII, adds to one of them."""
+    vector = [0.0] * 64
+    for word in (*text.lower().split(), *(char for char in text if ord(char) > 127)):
+        vector[sum(word.encode()) % 64] += 1.0
+    return vector
+
+
 async def serve() -> None:
     """Serve on a free port of loopback, print the address, and go on for ever."""
     provider = Provider()
@@ -205,6 +214,17 @@ async def serve() -> None:
     async def script(request: web.Request) -> web.Response:
         provider.behaviours[:0] = [Behaviour(**one) for one in await request.json()]
         return web.json_response({})
+
+    async def embeddings(request: web.Request) -> web.Response:
+        text = await request.text()
+        body = json.loads(text)
+        provider.seen.append(Seen(body, dict(request.headers), time.monotonic()))
+        how = provider.choose(text)
+        if how.body is not None or how.status != 200:
+            return web.Response(text=how.body or "{}", status=how.status, content_type="application/json")
+        rows = [{"object": "embedding", "index": at, "embedding": _vector(one)} for at, one in enumerate(body["input"])]
+        usage = {"prompt_tokens": len(rows), "total_tokens": len(rows)}
+        return web.json_response({"object": "list", "model": body["model"], "data": rows, "usage": usage})
 
     async def ledger(request: web.Request) -> web.Response:
         return web.json_response(provider.ledger(brief="brief" in request.query))
@@ -219,6 +239,7 @@ async def serve() -> None:
 
     app = web.Application(client_max_size=16 * 2**20)
     app.router.add_post("/v1/chat/completions", provider.answer)
+    app.router.add_post("/v1/embeddings", embeddings)
     app.router.add_post("/script", script)
     app.router.add_get("/ledger", ledger)
     app.router.add_post("/release", release)

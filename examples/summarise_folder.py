@@ -1,7 +1,8 @@
 """Summarise a folder of text: one call for each file, and one that makes a summary of their summaries.
 
-Start workers with `make up`, then run `python summarise_folder.py FOLDER` with KAGURA_TASKS_REDIS_URL. Run it again with
-the id that it printed (`python summarise_folder.py FOLDER ID`) where it was interrupted: only what is missing is paid for.
+Start workers with `make up`, then run `python summarise_folder.py FOLDER` with KAGURA_TASKS_REDIS_URL. Where it was
+interrupted, run it again with the id that it printed (`python summarise_folder.py FOLDER ID`): only what is missing is
+paid for.
 """
 
 import sys

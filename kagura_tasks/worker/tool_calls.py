@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from pydantic_core import to_json
 
 from kagura_tasks.errors import ToolError
-from kagura_tasks.schemas import Message
+from kagura_tasks.schemas import Json, Message
 from kagura_tasks.tools.arguments import ArgumentsInvalid
 from kagura_tasks.tools.call import answering
 from kagura_tasks.tools.marking import Tool
@@ -40,13 +40,12 @@ class ToolCall:
     arguments: str
 
     @classmethod
-    def read(cls, call: object, otherwise: str) -> ToolCall:
+    def read(cls, call: Json, otherwise: str) -> ToolCall:
         """The call in whatever a model wrote. `otherwise` is its id where it has none."""
-        held = _object(call)
-        function = _object(held.get("function"))
+        function = _object(call.get("function"))
         arguments = function.get("arguments") or ""
         written = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        return cls(str(held.get("id") or otherwise), str(function.get("name") or ""), written)
+        return cls(str(call.get("id") or otherwise), str(function.get("name") or ""), written)
 
     def to_json(self) -> dict[str, Any]:
         """The call in OpenAI's form."""

@@ -1,0 +1,112 @@
+"""An exchange that is delivered again: what was done is found, whatever was done after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from uuid import uuid4
+
+import pytest
+
+from kagura_tasks import Completion, CompletionRequest, ConversationMemory, Message, Settings
+from kagura_tasks.errors import ProviderUnavailable
+from kagura_tasks.schemas import ConversationBounds, ConversationUse, Json, ToolUse
+from kagura_tasks.tools.marking import tool_of
+from kagura_tasks.worker.exchanges import Exchanges
+from kagura_tasks.worker.job import Job
+from tests.support import toolbox
+
+
+class Model:
+    """Whoever is asked: says its lines in order, and keeps what it was asked."""
+
+    def __init__(self, *lines: str) -> None:
+        self._lines = list(lines)
+        self.asked: list[CompletionRequest] = []
+
+    async def ask(self, job: Job) -> Completion:
+        self.asked.append(job.request)
+        return Completion(text=self._lines.pop(0), model=job.request.model, finish_reason="stop")
+
+
+@pytest.fixture
+def exchanges(settings: Settings) -> Exchanges:
+    return Exchanges.of_worker(settings.override(tool_modules="tests.support"))
+
+
+@pytest.fixture
+def job(settings: Settings) -> Job:
+    """A prompt in a conversation."""
+    use = ConversationUse(id="talk", bounds=ConversationBounds())
+    prompt = (Message(role="system", content="Be brief."), Message(role="user", content="Hello."))
+    request = CompletionRequest(model="openai/m", messages=prompt, tenant=settings.tenant, conversation=use)
+    return Job(request, uuid4().hex)
+
+
+def in_conversation(exchanges: Exchanges, job: Job, model: Model) -> Awaitable[Completion]:
+    assert job.request.conversation is not None
+    return exchanges.in_conversation(job, job.request.conversation, model.ask, model.ask)
+
+
+async def test_a_redelivered_task_finds_its_answer(exchanges: Exchanges, job: Job, settings: Settings):
+    """Its worker died between appending the exchange and storing the result: nothing is paid for or said twice."""
+    model = Model("Hi.", "never said")
+    answers = [await in_conversation(exchanges, job, model) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert len(model.asked) == 1
+    assert [turn.content for turn in ConversationMemory(settings).turns("talk")] == ["Hello.", "Hi."]
+
+
+async def test_two_workers_with_one_task_append_one_exchange(exchanges: Exchanges, job: Job, settings: Settings):
+    """One was taken for dead. Each has an answer; the first to append it counts."""
+    model = Model("Hi.", "Hello.")
+    await asyncio.gather(*(in_conversation(exchanges, job, model) for _ in range(2)))
+    assert len(ConversationMemory(settings).turns("talk")) == 2
+
+
+async def test_a_second_try_is_told_what_the_first_was(exchanges: Exchanges, job: Job, settings: Settings):
+    """Turns of others that came meanwhile stand behind it, not before."""
+    memory = ConversationMemory(settings)
+    await memory.aappend("talk", "user", "Earlier.")
+
+    async def fails(job: Job) -> Completion:
+        raise ProviderUnavailable("away", job.request.model)
+
+    assert job.request.conversation is not None
+    with pytest.raises(ProviderUnavailable):
+        await exchanges.in_conversation(job, job.request.conversation, fails, fails)
+    await memory.aappend("talk", "user", "Meanwhile.")
+    await in_conversation(exchanges, job, model := Model("Hi."))
+    assert [message.content for message in model.asked[0].messages] == ["Be brief.", "Earlier.", "Hello."]
+
+
+async def test_an_answer_without_text_is_not_remembered(exchanges: Exchanges, job: Job, settings: Settings):
+    """A question without an answer would be all that is told of it."""
+    await in_conversation(exchanges, job, Model("  "))
+    assert ConversationMemory(settings).turns("talk") == []
+
+
+async def test_an_answer_too_large_for_a_turn_is_handed_out(job: Job, settings: Settings):
+    """It is paid for; it is only not remembered."""
+    exchanges = Exchanges.of_worker(settings.override(max_prompt_bytes=100))
+    assert (await in_conversation(exchanges, job, Model("x" * 101))).text == "x" * 101
+    assert ConversationMemory(settings).turns("talk") == []
+
+
+@pytest.mark.parametrize("call", [{}, {"id": 7}, {"function": "weather"}, {"function": {"name": None}}])
+async def test_a_call_that_is_none_is_told_so(exchanges: Exchanges, job: Job, call: Json):
+    """Whatever a model writes in place of a call: it is told which tools there are, in the form that providers take."""
+    use = ToolUse(tools=(tool_of(toolbox.weather).spec,))
+    asked: list[CompletionRequest] = []
+
+    async def ask(job: Job) -> Completion:
+        asked.append(job.request)
+        calls = (call,) if len(asked) == 1 else ()
+        return Completion(text="" if calls else "Fine.", model="m", finish_reason="stop", tool_calls=calls)
+
+    assert (await exchanges.with_tools(job, use, ask)).text == "Fine."
+    said, told = asked[1].messages[-2:]
+    assert said.to_json()["tool_calls"] == [
+        {"id": told.to_json()["tool_call_id"], "type": "function", "function": {"name": "", "arguments": ""}}
+    ]
+    assert "there is no tool ''; there are: weather" in str(told.content)

@@ -7,9 +7,10 @@ How well a phrase fits a query, from 0 to 1 (weights as below; `shared` is what 
     parts of an intent              0.6 * weight(shared) / weight(intent)
     words of a sample               0.8 * weight(shared) / sqrt(weight(sample) * weight(query))
 
-An agent's score is that of its best phrase, b, and what its second best, s, adds: 1 - (1 - b) * (1 - s / 2).
-The weight of a text is that of its features together: its words without stop words, and the pairs and triples of
-characters of scripts without blanks. A feature that d of n agents have weighs 1 - log(d) / log(n + 1).
+An agent's score is that of its best phrase, b, and what the best other intent inside the query, s, adds:
+1 - (1 - b) * (1 - s / 2). The weight of a text is that of its features together: its words, and the pairs and triples
+of characters of scripts without blanks. A feature that d of n agents have weighs 1 - log(d) / log(n + 1); one that is a
+stop word, a quarter of that.
 """
 
 from __future__ import annotations
@@ -22,14 +23,11 @@ from typing import Final
 
 from kagura_tasks.routing.decision import Scored
 from kagura_tasks.routing.table import Route
-from kagura_tasks.routing.terms import Terms
+from kagura_tasks.routing.terms import Terms, weight_of
 
 _INSIDE: Final = 0.7
 _PARTS: Final = 0.6
 _SAMPLE: Final = 0.8
-
-#: So many of an agent's phrases count, and are named.
-_BEST: Final = 2
 
 #: Scores are told, and compared, with so many digits.
 DIGITS: Final = 4
@@ -89,11 +87,11 @@ class IntentIndex:
         query = Terms.of(text)
         query_weight = self._weight(query.features)
         shared = self._shared(query)
-        fits: list[list[tuple[float, str]]] = [[] for _ in self._names]
+        fits: list[list[tuple[float, _Phrase]]] = [[] for _ in self._names]
         for number, phrase in enumerate(self._phrases):
-            if fit := phrase.fit(query, query_weight, shared[number]):
-                fits[phrase.agent].append((round(fit, DIGITS), phrase.text))
-        return [_scored(name, found) for name, found in zip(self._names, fits, strict=True)]
+            if fit := round(phrase.fit(query, query_weight, shared[number]), DIGITS):
+                fits[phrase.agent].append((fit, phrase))
+        return [_scored(name, query, found) for name, found in zip(self._names, fits, strict=True)]
 
     def _shared(self, query: Terms) -> list[float]:
         """For each phrase, the weight of what it has in common with the query."""
@@ -104,7 +102,7 @@ class IntentIndex:
         return shared
 
     def _weight(self, features: Iterable[str]) -> float:
-        return sum(self._weights.get(feature, 1.0) for feature in features)
+        return sum(self._weights.get(feature) or weight_of(feature) for feature in features)
 
 
 def _weights(agents: Sequence[set[str]]) -> dict[str, float]:
@@ -113,12 +111,16 @@ def _weights(agents: Sequence[set[str]]) -> dict[str, float]:
     for features in agents:
         for feature in features:
             counts[feature] += 1
-    return {feature: 1 - log(count) / log(len(agents) + 1) for feature, count in counts.items()}
+    most = log(len(agents) + 1)
+    return {feature: weight_of(feature) * (1 - log(count) / most) for feature, count in counts.items()}
 
 
-def _scored(name: str, fits: list[tuple[float, str]]) -> Scored:
-    best = sorted(fits, key=lambda fit: -fit[0])[:_BEST]
-    missing = 1.0
-    for place, (fit, _) in enumerate(best):
-        missing *= 1 - fit / (place + 1)
-    return Scored(agent=name, score=round(1 - missing, DIGITS), matched=tuple(text for _, text in best))
+def _scored(name: str, query: Terms, fits: list[tuple[float, _Phrase]]) -> Scored:
+    if not fits:
+        return Scored(agent=name, score=0.0)
+    first, *others = sorted(fits, key=lambda one: -one[0])
+    # Parts of several phrases are often the same words: they count once.
+    second = next((one for one in others if one[1].is_inside(query)), None)
+    score = 1 - (1 - first[0]) * (1 - second[0] / 2) if second else first[0]
+    matched = (first[1].text, second[1].text) if second else (first[1].text,)
+    return Scored(agent=name, score=round(score, DIGITS), matched=matched)

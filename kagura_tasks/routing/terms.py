@@ -23,7 +23,8 @@ _IS_UNSPACED: Final = re.compile(f"[{_UNSPACED}]")
 #: What is all Hiragana is grammar, mostly: particles, endings, politeness.
 _HIRAGANA: Final = re.compile("[\u3040-\u309f\u30fc]+")
 
-#: English words that say nothing about what a query is for.
+#: English words that say little about what a query is for, and how much they weigh.
+_STOP_WEIGHT: Final = 0.25
 _STOP_WORDS: Final = """
 a about all am an and any are as at be been but by can could did do does for from get give had has
 have hello hey hi how i if in into is it its just let like make may me might my need no not of on or
@@ -71,6 +72,11 @@ class Terms:
         return tuple(dict.fromkeys(_features(self.words)))
 
 
+def weight_of(feature: str) -> float:
+    """What the feature weighs by itself: a word that says little counts little."""
+    return _STOP_WEIGHT if feature in _STOP_STEMS else 1.0
+
+
 def folded(text: str) -> str:
     """The text without differences that do not matter: width, case, composition."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -78,10 +84,7 @@ def folded(text: str) -> str:
 
 def _features(words: tuple[str, ...]) -> Iterator[str]:
     for word in words:
-        if not _IS_UNSPACED.match(word):
-            if word not in _STOP_STEMS:
-                yield word
-        elif len(word) == 1:
+        if not _IS_UNSPACED.match(word) or len(word) == 1:
             yield word
         else:
             grams = (word[at : at + size] for size in (2, 3) for at in range(len(word) - size + 1))

@@ -84,7 +84,7 @@ class RedisRecords:
         """See Records."""
         key = f"kagura:exchange:{job.request.tenant}:{job.task_id}"
         found = await patiently(lambda: async_client(self._url, self._timeout_s).hgetall(key))
-        return Record(key, {name.decode(): value for name, value in found.items()}, self)
+        return Record(key, {name.decode("utf-8", "replace"): value for name, value in found.items()}, self)
 
     async def keep(self, key: str, step: str, value: bytes) -> None:
         """See Record.keep."""

@@ -103,11 +103,12 @@ class Exchanges:
         tools = await self._tools(use)
         record = await self.records.open(job)
         request, rounds, tries = _offered(job.request, use), list[Completion](), job.tries
+        is_known = True  # and with it the rounds before
         for number in range(1, use.max_rounds + 1):
-            completion = record.found(f"{number}", Completion)
+            completion = record.found(f"{number}", Completion) if is_known else None
             if completion is None:
                 completion = await ask(replace(job, request=request, tries=tries))
-                tries = None
+                is_known, tries = False, None
                 await record.keep(f"{number}", completion)
             if not completion.tool_calls:
                 return with_all_behind(completion, rounds)
@@ -129,10 +130,11 @@ class Exchanges:
     ) -> list[str]:
         """What the model is told of each call of a round, in their order. They are made side by side."""
 
-        async def told(call: ToolCall, step: str) -> str:
+        async def told(call: ToolCall, place: str) -> str:
+            step = f"{place}.{call.digest}"
             found = record.found(step, str)  # in an earlier delivery of the task
             if found is None:
-                found = await self.runner.run(tools, call, f"{task_id}.{step}")
+                found = await self.runner.run(tools, call, f"{task_id}.{place}")
                 await record.keep(step, found)
             return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import inspect
 import json
 import logging
@@ -46,6 +47,11 @@ class ToolCall:
         arguments = function.get("arguments") or ""
         written = arguments if isinstance(arguments, str) else json.dumps(arguments)
         return cls(str(call.get("id") or otherwise), str(function.get("name") or ""), written)
+
+    @property
+    def digest(self) -> str:
+        """Equal for calls of one function with one text of arguments."""
+        return hashlib.sha256(json.dumps([self.name, self.arguments]).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """The call in OpenAI's form."""

@@ -47,6 +47,12 @@ async def inventory(place: Place) -> dict[str, object]:
 
 
 @tool
+def shout(word: str) -> str:
+    """Write a word in capitals."""
+    return word.upper()
+
+
+@tool
 def broken(word: str) -> str:
     """Raise an error with a secret in its text."""
     raise RuntimeError(f"redis://:hunter2@example {word}")

@@ -43,6 +43,7 @@ class Equipment:
         """The request with the tools, as a part of the conversation. Raises ConfigurationError or InvalidRequest."""
         added: dict[str, object] = {}
         if self.tools is not None:
+            _check_findable(self.tools, client)
             added["tools"] = self.tools
         if conversation_id is not None:
             name = ConversationName(request.tenant, conversation_id)
@@ -84,6 +85,14 @@ def equipment_of(
         options["tools"] = list(tools)
     use = _tool_use(tools, max_rounds, pure_tools) if tools and not described else None
     return Equipment(use, (True if memory is True else memory) or None)
+
+
+def _check_findable(use: ToolUse, client: LLMClient) -> None:
+    """No worker imports the program that was started."""
+    for spec in use.tools:
+        if spec.place.startswith("__main__:") and client.settings.execution == "queue":
+            name = spec.function["name"]
+            raise ConfigurationError(f"the tool {name} is in the program itself: put it into a module, for workers")
 
 
 def _tool_use(functions: Sequence[object], max_rounds: int, pure_tools: bool) -> ToolUse:

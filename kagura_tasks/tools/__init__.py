@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kagura_tasks.tools.call import call_id
+from kagura_tasks.tools.call import ToolContext, tool_context
 from kagura_tasks.tools.marking import Tool, tool
 
-__all__ = ["Tool", "call_id", "tool"]
+__all__ = ["Tool", "ToolContext", "tool", "tool_context"]

@@ -5,25 +5,38 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final
 
-_CALL_ID: Final[ContextVar[str]] = ContextVar("kagura_tool_call", default="")
 
+@dataclass(frozen=True)
+class ToolContext:
+    """The call that a tool answers. Both texts are empty where a function is called without a model.
 
-def call_id() -> str:
-    """The name of the call that the running tool answers; "" where none does.
-
-    The call has the same name when it is made again because its worker died: what must not happen twice can be
-    recorded under it.
+    Attributes:
+        call_id: The call's name. It is the same when the call is made again because its worker died: what must not
+            happen twice can be recorded under it.
+        tenant: Whose request it is, and so whose data may be read for it.
     """
-    return _CALL_ID.get()
+
+    call_id: str = ""
+    tenant: str = ""
+
+
+_NOBODY: Final = ToolContext()
+_CONTEXT: Final[ContextVar[ToolContext]] = ContextVar("kagura_tool_context", default=_NOBODY)
+
+
+def tool_context() -> ToolContext:
+    """The call that the running tool answers."""
+    return _CONTEXT.get()
 
 
 @contextmanager
-def answering(name: str) -> Generator[None]:
-    """In this block, and in what it starts, `call_id` is this name."""
-    token = _CALL_ID.set(name)
+def answering(context: ToolContext) -> Generator[None]:
+    """In this block, and in what it starts, `tool_context` is this one."""
+    token = _CONTEXT.set(context)
     try:
         yield
     finally:
-        _CALL_ID.reset(token)
+        _CONTEXT.reset(token)

@@ -17,6 +17,7 @@ from kagura_tasks.conversations.turns import History, NewTurn
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError, ToolRoundsExceeded
 from kagura_tasks.schemas import Completion, CompletionRequest, ConversationUse, Message, ToolUse
 from kagura_tasks.settings import Settings
+from kagura_tasks.tools.call import ToolContext
 from kagura_tasks.tools.marking import Tool, allowed, marked_here
 from kagura_tasks.worker.exchange_records import NoRecords, Record, Records, RedisRecords, patiently
 from kagura_tasks.worker.job import HandedBack, Job
@@ -115,7 +116,7 @@ class Exchanges:
             rounds.append(completion)
             if number < use.max_rounds:
                 calls = [ToolCall.read(call, f"call_{at}") for at, call in enumerate(completion.tool_calls)]
-                told = await self._told(tools, record, calls, job.task_id, number)
+                told = await self._told(tools, record, calls, job, number)
                 request = _with_round(request, completion, calls, told)
         raise ToolRoundsExceeded(use.max_rounds)
 
@@ -126,7 +127,7 @@ class Exchanges:
         return {tool.name: tool for tool in found}
 
     async def _told(
-        self, tools: dict[str, Tool], record: Record, calls: Sequence[ToolCall], task_id: str, number: int
+        self, tools: dict[str, Tool], record: Record, calls: Sequence[ToolCall], job: Job, number: int
     ) -> list[str]:
         """What the model is told of each call of a round, in their order. They are made side by side."""
 
@@ -134,7 +135,8 @@ class Exchanges:
             step = f"{place}.{call.digest}"
             found = record.found(step, str)  # in an earlier delivery of the task
             if found is None:
-                found = await self.runner.run(tools, call, f"{task_id}.{place}")
+                context = ToolContext(f"{job.task_id}.{place}", job.request.tenant)
+                found = await self.runner.run(tools, call, context)
                 await record.keep(step, found)
             return found
 

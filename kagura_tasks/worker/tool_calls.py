@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from kagura_tasks.errors import ToolError
 from kagura_tasks.schemas import Json, Message
 from kagura_tasks.tools.arguments import ArgumentsInvalid
-from kagura_tasks.tools.call import answering
+from kagura_tasks.tools.call import ToolContext, answering
 from kagura_tasks.tools.marking import Tool
 from kagura_tasks.worker.interruptible import Forsaken, Interruptible
 from kagura_tasks.worker.plain_threads import PlainThreads
@@ -69,13 +69,13 @@ class ToolRunner:
     timeout_s: float
     result_bytes: int
 
-    async def run(self, tools: dict[str, Tool], call: ToolCall, name: str) -> str:
+    async def run(self, tools: dict[str, Tool], call: ToolCall, context: ToolContext) -> str:
         """What the model is told. Nothing of what goes wrong in the tool comes out of here but that.
 
         Args:
             tools: Those that it may ask for, by name.
             call: What it asks for.
-            name: What `call_id` says in the tool.
+            context: What the tool may know of the call.
         """
         tool = tools.get(call.name)
         if tool is None:
@@ -84,7 +84,7 @@ class ToolRunner:
             arguments = tool.arguments.read(call.arguments)
         except ArgumentsInvalid as error:
             return _problem(f"the arguments do not fit: {error}")
-        with answering(name):
+        with answering(context):
             return self._cut(await self._told(tool, arguments))
 
     async def _told(self, tool: Tool, arguments: dict[str, Any]) -> str:

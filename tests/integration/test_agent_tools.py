@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from celery import group
 
-from kagura_tasks import Completion, agent
-from kagura_tasks.errors import TaskCancelled, ToolNotAllowed, ToolRoundsExceeded
+from kagura_tasks import Completion, agent, tool
+from kagura_tasks.errors import ConfigurationError, PriceUnknown, TaskCancelled, ToolNotAllowed, ToolRoundsExceeded
 from kagura_tasks.schemas import ToolSpec, ToolUse
 from kagura_tasks.streaming.events import Reset
 from tests.support import toolbox
@@ -173,6 +173,18 @@ def test_signatures_run_tools(scene: ToolScene):
     assert len(scene.done()) == 2
 
 
+def test_maps_run_tools(scene: ToolScene):
+    """But not under a budget: nobody knows what an exchange may cost."""
+    request = asking(scene, toolbox.weather).request(scene.word)
+    (refused,) = scene.client.map([request], budget_usd=1.0).get(timeout_s=30)
+    assert isinstance(refused, PriceUnknown)
+    assert scene.bodies() == []
+    scene.model_says([call("weather", {"city": scene.word})], "Fine.")
+    (answer,) = scene.client.map([request]).get(timeout_s=30)
+    assert isinstance(answer, Completion)
+    assert (answer.text, len(scene.done())) == ("Fine.", 1)
+
+
 async def test_a_stream_tells_what_text_is_void(scene: ToolScene):
     """What the model writes beside a call is followed by a reset; the text after the last one is the answer."""
     scene.model_says("Fine, take a hat.")
@@ -205,11 +217,11 @@ async def test_cancelling_ends_a_tool(scene: ToolScene):
 
 
 async def test_a_call_has_a_name_of_its_own(scene: ToolScene):
-    """A tool can record under it what must not happen twice."""
+    """A tool can record under it what must not happen twice, and knows whose data it may read."""
     scene.model_says([call("own_id", {"word": scene.word}, n) for n in "ab"], "Fine.")
     result = asking(scene, toolbox.own_id).submit(scene.word)
     await result
-    assert scene.told() == [f"{result.id}.1.0", f"{result.id}.1.1"]
+    assert scene.told() == [f"{scene.settings.tenant} {result.id}.1.{number}" for number in range(2)]
 
 
 class TestWhatAWorkerRuns:
@@ -237,6 +249,17 @@ class TestWhatAWorkerRuns:
             await scene.client.acomplete(request)
         assert caught.value.place == place
         assert scene.bodies() == []
+
+    def test_what_is_in_the_program_itself_is_not_sent(self, scene: ToolScene):
+        """No worker could find it: the error says so where it is called."""
+
+        def clap() -> str:
+            """Clap."""
+            return ""
+
+        clap.__module__, clap.__qualname__ = "__main__", "clap"
+        with pytest.raises(ConfigurationError, match="clap is in the program itself"):
+            asking(scene, tool(clap)).submit(scene.word)
 
     async def test_a_worker_runs_no_tools_by_itself(self, worker, llm, client):
         """Without the setting, each function is refused."""

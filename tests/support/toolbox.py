@@ -11,9 +11,8 @@ from typing import Annotated
 import redis
 from pydantic import BaseModel, Field
 
-from kagura_tasks import tool
+from kagura_tasks import tool, tool_context
 from kagura_tasks.errors import ToolError
-from kagura_tasks.tools import call_id
 
 
 class Place(BaseModel):
@@ -34,7 +33,7 @@ def _note(what: str, key: str) -> int:
 @tool
 def weather(city: Annotated[str, Field(description="Its name in English")], days: int = 1) -> str:
     """Tell the weather of a city."""
-    _note(f"weather {days} {call_id()}", city)
+    _note(f"weather {days} {tool_context().call_id}", city)
     return f"It is sunny in {city}."
 
 
@@ -108,7 +107,7 @@ async def slow(word: str) -> str:
 @tool(timeout_s=300)
 async def slow_once(word: str) -> str:
     """Wait until its worker dies, and answer when it is asked again."""
-    if _note(call_id(), word) == 1:
+    if _note(tool_context().call_id, word) == 1:
         await asyncio.sleep(120)
     return f"done for {word}"
 
@@ -127,9 +126,8 @@ def unspeakable(word: str) -> object:
 
 @tool
 def own_id(word: str) -> str:
-    """Say by which name the call is known."""
-    _note(call_id(), word)
-    return call_id()
+    """Say by which name the call is known, and whose it is."""
+    return f"{tool_context().tenant} {tool_context().call_id}"
 
 
 def unmarked(word: str) -> str:

@@ -191,6 +191,20 @@ def test_the_agent_answers_in_form(worker: Worker, llm: LlmServer, environment: 
     assert printed == "mixed, 3 stars, complaints: charger\n"
 
 
+def test_the_agent_uses_its_tools(start_workers: Fleet, llm: LlmServer, environment: dict[str, str], tmp_path: Path):
+    """examples/agent_with_tools.py: the worker runs examples/shop_tools.py, and the second call remembers the first."""
+    allowed = {"KAGURA_TASKS_TOOL_MODULES": "shop_tools", "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{ROOT}"}
+    start_workers(1, WorkerOptions(environment=allowed))
+    llm.call_tool("find_order", {"number": "A-17"}, times=1)
+    llm.reply("It left on Monday.", times=1)
+    llm.reply("Two days.", times=1)
+    printed = run_python([str(EXAMPLES / "agent_with_tools.py")], environment, tmp_path)
+    assert printed == "It left on Monday.\nTwo days.\n"
+    told, remembered = (seen.body["messages"] for seen in sorted(llm.requests(), key=lambda seen: seen.started_at)[1:])
+    assert json.loads(told[-1]["content"])["state"] == "sent"
+    assert remembered[-2]["content"] == "It left on Monday."
+
+
 def test_the_settings_reference_is_what_is_generated():
     """`python docs/generate.py` writes it; nobody edits it by hand."""
     assert generate.PAGE.read_text("utf-8") == generate.settings_page()

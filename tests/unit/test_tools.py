@@ -11,11 +11,11 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from kagura_tasks import LLMClient, agent, tool
+from kagura_tasks import LLMClient, ToolContext, agent, tool, tool_context
 from kagura_tasks.errors import ConfigurationError, ToolError, ToolNotAllowed
 from kagura_tasks.settings import Settings
 from kagura_tasks.tools.arguments import Arguments, ArgumentsInvalid
-from kagura_tasks.tools.call import answering, call_id
+from kagura_tasks.tools.call import answering
 from kagura_tasks.tools.marking import allowed, marked_here, tool_of
 from tests.support import toolbox
 
@@ -206,9 +206,9 @@ class TestWhereToolsAreFound:
 
     @pytest.mark.parametrize(
         ("text", "names"),
-        [("", ()), ("team.tools", ("team.tools",)), (" a , b.c ,d", ("a", "b.c", "d"))],
+        [(None, ()), ("team.tools", ("team.tools",)), ("a, b.c,d", ("a", "b.c", "d"))],
     )
-    def test_modules_are_named_with_commas_between_them(self, text: str, names: tuple[str, ...]):
+    def test_modules_are_named_with_commas_between_them(self, text: str | None, names: tuple[str, ...]):
         assert Settings(tool_modules=text).modules_of_tools == names
 
     @pytest.mark.parametrize("text", ["team/tools", "team.tools;os", "a,,b", ",", "*", "9a", "team tools"])
@@ -273,11 +273,12 @@ async def prompt(text: str) -> str:
     raise AssertionError
 
 
-def test_a_call_has_a_name_only_while_it_is_answered():
-    assert call_id() == ""
-    with answering("task.1.0"):
-        assert call_id() == "task.1.0"
-    assert call_id() == ""
+def test_a_call_is_known_only_while_it_is_answered():
+    """A function that is called as any other answers nobody."""
+    assert tool_context() == ToolContext()
+    with answering(context := ToolContext("task.1.0", "acme")):
+        assert tool_context() == context
+    assert tool_context() == ToolContext()
 
 
 def test_what_a_tool_says_to_the_model_is_an_error_of_ours():

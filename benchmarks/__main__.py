@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from benchmarks import cached_hit, in_flight, maps, single_flight, soak, streaming, throughput
+from benchmarks import cached_hit, in_flight, maps, routing, single_flight, soak, streaming, throughput
 from benchmarks.harness import BenchmarkError, Stage, stage
 from benchmarks.options import Options
 from benchmarks.queues import first_get, round_trip
@@ -26,6 +26,7 @@ BENCHMARKS: Final[dict[str, Callable[[Options, Stage], Report]]] = {
     "single_flight": single_flight.run,
     "streaming": streaming.run,
     "map": maps.run,
+    "routing": routing.run,
     "soak": soak.run,
     "queue_throughput": queue_throughput.run,
     "queue_round_trip": round_trip.run,

@@ -11,6 +11,7 @@ from kagura_tasks.cli.dead import dead
 from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
 from kagura_tasks.cli.map import map_app
+from kagura_tasks.cli.route import route
 from kagura_tasks.cli.run import run
 from kagura_tasks.cli.tail import tail
 from kagura_tasks.cli.up import up
@@ -30,6 +31,7 @@ app.command()(up)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(run)
 app.command()(tail)
+app.command()(route)
 app.add_typer(map_app, name="map")
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")

@@ -1,7 +1,7 @@
 """The strategy "semantic": how near a query is to samples, as an embedding model sees it.
 
-An agent's score is the mean of the cosines of its three nearest samples (of fewer, where it has fewer). Its intents and
-its description count as samples where it has no samples.
+An agent's score is the mean of the cosines of its three nearest samples (of fewer, where it has fewer). Its intents are
+samples, too; and where it has neither, its description is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NEAREST: Final = 3
 
 def samples_of(route: Route) -> tuple[str, ...]:
     """The texts that a query is compared with."""
-    return route.samples or route.intents or (route.description,)
+    return (*route.samples, *route.intents) or (route.description,)
 
 
 def nearness(routes: Sequence[Route], samples: Sequence[Sequence[Vector]], query: Vector) -> list[Scored]:

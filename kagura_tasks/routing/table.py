@@ -19,8 +19,9 @@ Strategy = Literal["intent", "semantic", "llm"]
 #: The embedding model of the extra `semantic`, which runs where the decision is made.
 LOCAL: Final = "local"
 
-#: From which score on an agent fits, where nobody says. Cosines of the local model are high: see semantic.py.
+#: From which score on an agent fits, where nobody says. To the local model, all texts are near each other.
 _THRESHOLDS: Final[dict[Strategy, float]] = {"intent": 0.35, "semantic": 0.35, "llm": 0.5}
+_LOCAL_THRESHOLD: Final = 0.83
 
 _Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 
@@ -106,8 +107,10 @@ class RouteTable(Wire):
     @property
     def threshold(self) -> float:
         """The score from which on an agent fits."""
-        given = self.confidence_threshold
-        return _THRESHOLDS[self.strategy] if given is None else given
+        if self.confidence_threshold is not None:
+            return self.confidence_threshold
+        is_local = self.strategy == "semantic" and self.embedding == LOCAL
+        return _LOCAL_THRESHOLD if is_local else _THRESHOLDS[self.strategy]
 
     @cached_property
     def sha(self) -> str:

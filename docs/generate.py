@@ -19,6 +19,8 @@ READERS: Final = {
     "Both sides": {
         *("redis_url", "broker_url", "result_url", "cache_url", "result_ttl_s", "redis_timeout_s"),
         *("visibility_timeout_s", "lease_renewal_s", "stream_ttl_s", "stream_log_bytes", "stream_heartbeat_s"),
+        *("file_max_bytes", "file_max_media_bytes", "file_max_unpacked_bytes", "file_max_pages", "file_max_text_chars"),
+        *("file_max_image_px", "file_parse_timeout_s", "file_parse_memory_bytes"),
     },
     "Applications": {
         "default_model",
@@ -33,7 +35,8 @@ READERS: Final = {
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
-        *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes"),
+        *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes", "file_roots"),
+        *("tool_modules", "tool_timeout_s", "tool_result_bytes"),
     },
 }
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from kagura_tasks.client import LLMClient
     from kagura_tasks.conversations import ConversationMemory, Turn
     from kagura_tasks.errors import KaguraTasksError
+    from kagura_tasks.files.chunking import DocumentChunk, document_chunks
+    from kagura_tasks.files.documents import Document, FileRef, FileRow, LoadedDirectory, Section
+    from kagura_tasks.files.limits import FileLimits
+    from kagura_tasks.files.loading import load_directory
+    from kagura_tasks.files.parse_cache import LocalParseCache, ParseCache, RedisParseCache
+    from kagura_tasks.files.parts import document_content
     from kagura_tasks.functions import LLMConfig, call_llm, call_llm_stream, get_llm_cache, set_llm_cache
     from kagura_tasks.groups import LLMGroupResult, MapItem, MapOutcome, MapProgress, MapReduceResult
     from kagura_tasks.parallel import parallel_gather, parallel_llm_calls, parallel_map
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from kagura_tasks.settings import Settings
     from kagura_tasks.streaming.events import Chunk
     from kagura_tasks.streams import LLMStream
-    from kagura_tasks.tools import tool
+    from kagura_tasks.tools import ToolContext, tool, tool_context
 
 __version__ = "0.1.0"
 
@@ -52,6 +58,8 @@ __all__ = [
     "Agent",
     "agent",
     "tool",
+    "tool_context",
+    "ToolContext",
     "ConversationMemory",
     "Turn",
     # routing
@@ -70,6 +78,20 @@ __all__ = [
     "parallel_llm_calls",
     "parallel_gather",
     "parallel_map",
+    # files
+    "load_directory",
+    "LoadedDirectory",
+    "Document",
+    "Section",
+    "FileRow",
+    "FileRef",
+    "FileLimits",
+    "document_chunks",
+    "DocumentChunk",
+    "document_content",
+    "ParseCache",
+    "LocalParseCache",
+    "RedisParseCache",
     # canvas
     "signatures",
     # cache
@@ -89,38 +111,53 @@ _HOMES = {
     "Chunk": "streaming.events",
     "Completion": "schemas",
     "CompletionRequest": "schemas",
-    "KaguraTasksError": "errors",
     "ContextAnalyzer": "routing.context",
     "ConversationMemory": "conversations",
     "Decision": "routing.decision",
+    "Document": "files.documents",
+    "DocumentChunk": "files.chunking",
+    "FileLimits": "files.limits",
+    "FileRef": "files.documents",
+    "FileRow": "files.documents",
+    "KaguraTasksError": "errors",
     "LLMCache": "cache.llm_cache",
     "LLMClient": "client",
-    "LLMContextAnalyzer": "routers",
     "LLMConfig": "functions",
+    "LLMContextAnalyzer": "routers",
     "LLMGroupResult": "groups",
     "LLMResult": "results",
     "LLMStream": "streams",
+    "LoadedDirectory": "files.documents",
+    "LocalParseCache": "files.parse_cache",
     "MapItem": "groups",
     "MapOutcome": "groups",
     "MapProgress": "groups",
     "MapReduceResult": "groups",
     "MemoryAwareRouter": "routers",
     "Message": "schemas",
+    "ParseCache": "files.parse_cache",
     "Priority": "schemas",
     "RedisCache": "cache.llm_cache",
+    "RedisParseCache": "files.parse_cache",
     "RoutedResult": "routed",
+    "Section": "files.documents",
     "Settings": "settings",
+    "ToolContext": "tools",
     "Turn": "conversations",
     "Usage": "schemas",
     "agent": "agents",
     "call_llm": "functions",
     "call_llm_stream": "functions",
+    "document_chunks": "files.chunking",
+    "document_content": "files.parts",
     "get_llm_cache": "functions",
+    "load_directory": "files.loading",
     "parallel_gather": "parallel",
     "parallel_llm_calls": "parallel",
     "parallel_map": "parallel",
     "set_llm_cache": "functions",
     "tool": "tools",
+    "tool_context": "tools",
 }
 
 

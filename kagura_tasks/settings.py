@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 from typing import Any, Literal, Self
@@ -17,7 +18,7 @@ from kagura_tasks.schemas import ModelName, TenantName
 ENV_PREFIX = "KAGURA_TASKS_"
 
 #: Names of modules, with commas between them.
-_MODULES = r"^\s*([A-Za-z_][A-Za-z0-9_.]*\s*(,\s*[A-Za-z_][A-Za-z0-9_.]*\s*)*)?$"
+_MODULES = r"^[A-Za-z_][\w.]*(, ?[A-Za-z_][\w.]*)*$"
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -95,8 +96,18 @@ class Settings(BaseSettings):
         shutdown_timeout_s: Seconds that a stopping worker gives running calls before it hands them back.
         loop_blocked_s: Seconds after which a task that blocks the event loop of its worker is logged with its stack.
         max_prompt_bytes: Largest request, as JSON.
-        tool_modules: Modules whose tools a worker runs, by their names with commas between them; a name counts for what
-            is under it, too. None: a worker runs no tools.
+        file_roots: Folders from which workers load files, and whose folders they may be in; separated as on PATH. None
+            by default.
+        file_max_bytes: Largest file that is loaded.
+        file_max_media_bytes: Largest picture, recording or film, and most of pictures in one document.
+        file_max_unpacked_bytes: What a DOCX, XLSX, PPTX or EPUB holds at most when it is unpacked.
+        file_max_pages: Most pages, slides, sheets or chapters of a document.
+        file_max_text_chars: Longest text of a document, in characters.
+        file_max_image_px: Longest side of a picture; a larger one is scaled down.
+        file_parse_timeout_s: Seconds for parsing one file; its parser is then ended.
+        file_parse_memory_bytes: Memory of a process that parses.
+        tool_modules: Modules whose tools a worker runs, with commas between them; a name counts for the modules under
+            it, too. Without it a worker runs none.
         tool_timeout_s: Seconds for one call of a tool that does not say itself.
         tool_result_bytes: So much of a tool's result is told to the model.
         concurrency: Calls in flight in one worker process.
@@ -144,7 +155,16 @@ class Settings(BaseSettings):
     shutdown_timeout_s: float = Field(default=25.0, gt=0)
     loop_blocked_s: float = Field(default=1.0, gt=0)
     max_prompt_bytes: int = Field(default=1_000_000, gt=0)
-    tool_modules: str = Field(default="", pattern=_MODULES)
+    file_roots: str = ""
+    file_max_bytes: int = Field(default=50_000_000, gt=0)
+    file_max_media_bytes: int = Field(default=20_000_000, gt=0)
+    file_max_unpacked_bytes: int = Field(default=200_000_000, gt=0)
+    file_max_pages: int = Field(default=2_000, gt=0)
+    file_max_text_chars: int = Field(default=5_000_000, gt=0)
+    file_max_image_px: int = Field(default=2_048, ge=64)
+    file_parse_timeout_s: float = Field(default=60.0, gt=0)
+    file_parse_memory_bytes: int = Field(default=512_000_000, ge=100_000_000)
+    tool_modules: str | None = Field(default=None, pattern=_MODULES)
     tool_timeout_s: float = Field(default=60.0, gt=0)
     tool_result_bytes: int = Field(default=100_000, ge=1_000)
     concurrency: int = Field(default=256, gt=0)
@@ -181,7 +201,12 @@ class Settings(BaseSettings):
     @property
     def modules_of_tools(self) -> tuple[str, ...]:
         """The modules whose tools a worker runs."""
-        return tuple(name.strip() for name in self.tool_modules.split(",") if name.strip())
+        return tuple(name.strip() for name in (self.tool_modules or "").split(",") if name)
+
+    @property
+    def allowed_file_roots(self) -> tuple[str, ...]:
+        """The folders from which workers load files."""
+        return tuple(filter(None, self.file_roots.split(os.pathsep)))
 
     @property
     def broker(self) -> RedisUrl:

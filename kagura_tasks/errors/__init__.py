@@ -9,6 +9,17 @@ KaguraTasksError
 │   ├── PromptError            a prompt template that cannot be rendered
 │   ├── QueryTooLong           for a router
 │   └── RowsInvalid            rows of a file that cannot be sent
+├── FileError                  one file has no document; the others of its folder have
+│   ├── FileNotAllowed         outside of its root, or no regular file; not opened
+│   ├── FileUnreadable         no permission, gone, or changed while it was read
+│   ├── FileDamaged            not what its type promises
+│   ├── FileEncrypted          it has a password
+│   ├── FileTooLarge           above a limit of bytes, pages, text, ...
+│   ├── ArchiveBomb            it would unpack without end
+│   ├── UnsupportedFile        nothing reads its type, or an extra is missing
+│   ├── ParserTimeout          its parser was ended at its limit
+│   ├── ParserDied             its parser crashed, or ran out of memory
+│   └── PartRefused            the model's provider takes no such content
 ├── NoAgentFound               no agent of a router fits, and there is no fallback
 ├── OutputUnwritable           a file of answers cannot be written: the disk is full, ...
 ├── RedisUnreachable           Redis did not answer
@@ -50,6 +61,19 @@ An error crosses the wire as its class's name and its `args`: every field is pos
 from __future__ import annotations
 
 from kagura_tasks.errors.base import ConfigurationError, KaguraTasksError, RedisUnreachable
+from kagura_tasks.errors.files import (
+    ArchiveBomb,
+    FileDamaged,
+    FileEncrypted,
+    FileError,
+    FileNotAllowed,
+    FileTooLarge,
+    FileUnreadable,
+    ParserDied,
+    ParserTimeout,
+    PartRefused,
+    UnsupportedFile,
+)
 from kagura_tasks.errors.maps import BudgetExceeded, MapError, MapExpired, MapFailed, NothingToReduce, OutputUnwritable
 from kagura_tasks.errors.providers import (
     AuthenticationFailed,
@@ -79,11 +103,18 @@ from kagura_tasks.errors.tasks import OutputInvalid, ResultTimeout, TaskCancelle
 from kagura_tasks.errors.tools import ToolError, ToolNotAllowed, ToolRoundsExceeded
 
 __all__ = [
+    "ArchiveBomb",
     "AuthenticationFailed",
     "BudgetExceeded",
     "ConfigurationError",
     "ContentRefused",
     "ContextTooLong",
+    "FileDamaged",
+    "FileEncrypted",
+    "FileError",
+    "FileNotAllowed",
+    "FileTooLarge",
+    "FileUnreadable",
     "InvalidRequest",
     "ItemInvalid",
     "KaguraTasksError",
@@ -94,6 +125,9 @@ __all__ = [
     "NothingToReduce",
     "OutputInvalid",
     "OutputUnwritable",
+    "ParserDied",
+    "ParserTimeout",
+    "PartRefused",
     "PermanentError",
     "PriceUnknown",
     "PromptError",
@@ -122,6 +156,7 @@ __all__ = [
     "ToolRoundsExceeded",
     "TransientError",
     "UnknownModel",
+    "UnsupportedFile",
     "rebuild",
 ]
 

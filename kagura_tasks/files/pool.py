@@ -1,0 +1,130 @@
+"""So many parsers at a time, for a coroutine. They are started when they are needed, and end with the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from kagura_tasks.errors import ParserDied
+from kagura_tasks.files.limits import FileLimits
+from kagura_tasks.files.process import ParserProcess
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class ParserPool:
+    """Parsers in processes of their own. To be used on one event loop at a time; an `async with` block ends them.
+
+    Threads wait for them, not the event loop's own means for processes: those want signals, which the loops of some
+    workers (uvloop beside the main thread) do not get.
+    """
+
+    def __init__(self, size: int = 2, limits: FileLimits | None = None) -> None:
+        """Take how many files may be parsed at a time, and what each may ask of us."""
+        if size < 1:
+            raise ValueError(f"{size} parsers parse nothing")
+        self.limits = limits or FileLimits()
+        self.size = size
+        self._begin()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that there are."""
+        return [process.pid for process in [*self._idle, *self._busy]]
+
+    async def parse(self, file: int, path: str, media_type: str) -> dict[str, object]:
+        """The fields of the document in an open file, whose descriptor stays the caller's. See ParserProcess.parse.
+
+        When the caller is cancelled, the file's parser is ended.
+        """
+        self._check_process()
+        async with self._free:
+            process = await self._take(path)
+            self._busy.add(process)
+            try:
+                return await self._wait(process, partial(process.parse, file, path, media_type))
+            finally:
+                self._busy.discard(process)
+                self._put_back(process)
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that blocks on the disk, in a thread of the pool's own."""
+        self._check_process()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+
+    async def aclose(self) -> None:
+        """End all parsers. The pool can be used again: it then starts new ones."""
+        processes, threads = [*self._idle, *self._busy], self._threads
+        self._begin()
+        await asyncio.to_thread(_close, processes, threads)
+
+    def close(self) -> None:
+        """The same, where no event loop runs any more."""
+        processes, threads = [*self._idle, *self._busy], self._threads
+        self._begin()
+        _close(processes, threads)
+
+    def _begin(self) -> None:
+        self._owner = os.getpid()
+        self._idle: list[ParserProcess] = []
+        self._busy: set[ParserProcess] = set()
+        self._free = asyncio.Semaphore(self.size)
+        # One more for each parser: reading and hashing the next file need not wait for the last one's parser.
+        self._threads = ThreadPoolExecutor(2 * self.size, "kagura-files")
+
+    def _check_process(self) -> None:
+        """After a fork, the parsers are the parent's, and so are the threads."""
+        if self._owner != os.getpid():
+            for process in [*self._idle, *self._busy]:
+                process.abandon()
+            self._begin()
+
+    async def _take(self, path: str) -> ParserProcess:
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_usable:
+                return process
+            process.close()
+        try:
+            return await self.in_thread(ParserProcess, self.limits)
+        except OSError as error:
+            raise ParserDied(path, f"it could not be started: {error.strerror}") from None
+
+    def _put_back(self, process: ParserProcess) -> None:
+        if process.is_usable:
+            self._idle.append(process)
+        else:
+            process.close()
+
+    async def _wait(self, process: ParserProcess, parse: Callable[[], dict[str, object]]) -> dict[str, object]:
+        waiting = asyncio.ensure_future(self.in_thread(parse))
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            # Its thread waits for it: it is dead when the thread is free again, and not before.
+            process.end()
+            await asyncio.wait([waiting])
+            _ = waiting.cancelled() or waiting.exception()
+            raise
+
+
+def _close(processes: list[ParserProcess], threads: ThreadPoolExecutor) -> None:
+    for process in processes:
+        process.end()
+    threads.shutdown()
+    for process in processes:
+        process.close()

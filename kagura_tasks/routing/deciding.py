@@ -167,9 +167,9 @@ async def _compared(table: RouteTable, question: Question, outside: Outside) -> 
     samples = [[next(each) for _ in some] for some in texts]
 
     def compared() -> Json:
-        scores = nearness(table.routes, samples, query)
+        scores = nearness(table, samples, query)
         if before:
-            scores = _with_earlier(scores, nearness(table.routes, samples, before[0]))
+            scores = _with_earlier(scores, nearness(table, samples, before[0]))
         return evidence_of(scores, query)
 
     return await asyncio.to_thread(compared)

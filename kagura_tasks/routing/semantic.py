@@ -1,7 +1,8 @@
 """The strategy "semantic": how near a query is to samples, as an embedding model sees it.
 
 An agent's score is the mean of the cosines of its three nearest samples (of fewer, where it has fewer). Its intents are
-samples, too; and where it has neither, its description is.
+samples, too; and where it has neither, its description is. To the local model, no two texts are far from each other:
+there, a cosine of 0.7 scores 0.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Final, cast
 
 from kagura_tasks.routing.decision import Scored
 from kagura_tasks.routing.intent import DIGITS
-from kagura_tasks.routing.table import Route
+from kagura_tasks.routing.table import LOCAL, Route, RouteTable
 from kagura_tasks.schemas import Json
 
 Vector = Sequence[float]
 
 _NEAREST: Final = 3
+
+_LOCAL_FLOOR: Final = 0.7
 
 
 def samples_of(route: Route) -> tuple[str, ...]:
@@ -27,9 +30,10 @@ def samples_of(route: Route) -> tuple[str, ...]:
     return (*route.samples, *route.intents) or (route.description,)
 
 
-def nearness(routes: Sequence[Route], samples: Sequence[Sequence[Vector]], query: Vector) -> list[Scored]:
+def nearness(table: RouteTable, samples: Sequence[Sequence[Vector]], query: Vector) -> list[Scored]:
     """How near the query is to each agent's samples, given as vectors in their order."""
-    return [_scored(route, vectors, query) for route, vectors in zip(routes, samples, strict=True)]
+    floor = _LOCAL_FLOOR if table.embedding == LOCAL else 0.0
+    return [_scored(route, vectors, query, floor) for route, vectors in zip(table.routes, samples, strict=True)]
 
 
 def evidence_of(scores: Sequence[Scored], query: Vector) -> Json:
@@ -43,12 +47,13 @@ def scores_in(evidence: Json) -> list[Scored]:
     return [Scored.model_validate(one) for one in cast("list[object]", evidence.get("scores") or ())]
 
 
-def _scored(route: Route, vectors: Sequence[Vector], query: Vector) -> Scored:
+def _scored(route: Route, vectors: Sequence[Vector], query: Vector, floor: float) -> Scored:
     texts = samples_of(route)
     near = sorted(((cosine(vector, query), at) for at, vector in enumerate(vectors)), key=lambda one: -one[0])
     best = near[:_NEAREST]
     mean = sum(score for score, _ in best) / len(best) if best else 0.0
-    return Scored(agent=route.name, score=round(max(0.0, mean), DIGITS), matched=tuple(texts[at] for _, at in best[:1]))
+    score = round(max(0.0, mean - floor) / (1 - floor), DIGITS)
+    return Scored(agent=route.name, score=score, matched=tuple(texts[at] for _, at in best[:1]))
 
 
 def cosine(one: Vector, other: Vector) -> float:

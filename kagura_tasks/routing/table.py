@@ -19,9 +19,9 @@ Strategy = Literal["intent", "semantic", "llm"]
 #: The embedding model of the extra `semantic`, which runs where the decision is made.
 LOCAL: Final = "local"
 
-#: From which score on an agent fits, where nobody says. To the local model, all texts are near each other.
+#: From which score on an agent fits, where nobody says.
 _THRESHOLDS: Final[dict[Strategy, float]] = {"intent": 0.35, "semantic": 0.35, "llm": 0.5}
-_LOCAL_THRESHOLD: Final = 0.83
+_LOCAL_THRESHOLD: Final = 0.43
 
 _Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 

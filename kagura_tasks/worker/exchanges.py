@@ -103,13 +103,14 @@ class Exchanges:
         """
         tools = await self._tools(use)
         record = await self.records.open(job)
-        request, rounds, tries = _offered(job.request, use), list[Completion](), job.tries
-        is_known = True  # and with it the rounds before
+        request, rounds = _offered(job.request, use), list[Completion]()
+        next_job, is_known = job, True  # a round that is known, and all before it
         for number in range(1, use.max_rounds + 1):
             completion = record.found(f"{number}", Completion) if is_known else None
             if completion is None:
-                completion = await ask(replace(job, request=request, tries=tries))
-                is_known, tries = False, None
+                completion = await ask(replace(next_job, request=request))
+                # What was tried before, in this delivery or an earlier one, was this round.
+                next_job, is_known = replace(job, tries=None, attempt=1), False
                 await record.keep(f"{number}", completion)
             if not completion.tool_calls:
                 return with_all_behind(completion, rounds)

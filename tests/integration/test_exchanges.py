@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from kagura_tasks.schemas import ConversationBounds, ConversationUse, Json, Tool
 from kagura_tasks.tools.marking import tool_of
 from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.job import Job
+from kagura_tasks.worker.retries import Tries
 from tests.support import toolbox
 
 
@@ -110,3 +112,19 @@ async def test_a_call_that_is_none_is_told_so(exchanges: Exchanges, job: Job, ca
         {"id": told.to_json()["tool_call_id"], "type": "function", "function": {"name": "", "arguments": ""}}
     ]
     assert "there is no tool ''; there are: weather" in str(told.content)
+
+
+async def test_tries_count_for_the_round_that_they_were(exchanges: Exchanges, job: Job):
+    """A task that is delivered a second time has asked for one round before, not for all that follow."""
+    use = ToolUse(tools=(tool_of(toolbox.weather).spec,))
+    asked: list[tuple[int, Tries | None]] = []
+
+    async def ask(job: Job) -> Completion:
+        asked.append((job.attempt, job.tries))
+        calls = ({"id": "a", "function": {"name": "?", "arguments": ""}},) if len(asked) < 3 else ()
+        return Completion(text="Fine.", model="m", finish_reason="stop", tool_calls=calls)
+
+    tries = Tries(attempts=4, started_at=0.0)
+    completion = await exchanges.with_tools(replace(job, attempt=2, tries=tries), use, ask)
+    assert asked == [(2, tries), (1, None), (1, None)]
+    assert completion.attempts == 3

@@ -102,6 +102,11 @@ class BaseAgent(Generic[P]):
         prompt = self._template.render(bound.arguments, self.client.settings.max_prompt_bytes)
         return self._request(prompt, conversation_id)
 
+    @property
+    def has_memory(self) -> bool:
+        """Each call belongs to a conversation."""
+        return self._equipment.memory is not None
+
     def plan(self, conversation_id: str | None = None) -> ReducePlan:
         """How a worker answers for this agent, once it has a text for the first parameter. Raises as `s` does."""
         return self._plan((), {}, conversation_id).model_copy(update={"form": "text"})

@@ -45,6 +45,8 @@ class Registered:
         name = self.route.name
         if not isinstance(self.handler, BaseAgent):
             raise ConfigurationError(f"no worker can run {name}: only an @agent travels; use the router's own route")
+        if self.handler.has_memory:
+            raise ConfigurationError(f"{name} has a memory of its own: let a MemoryAwareRouter keep the conversation")
         try:
             return self.route.model_copy(update={"plan": self.handler.plan()})
         except TypeError as error:

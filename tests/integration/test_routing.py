@@ -207,6 +207,16 @@ def test_a_router_that_cannot_work_is_said_where_it_is_made(scene: RoutingScene)
         scene.client.route("weather", router, conversation_id="c")
 
 
+def test_an_agent_with_a_memory_of_its_own_is_no_workers_to_route_to(scene: RoutingScene):
+    """Its conversation would be nobody's; in the application, the caller says which one it is."""
+    router = AgentRouter(client=scene.client)
+    router.register(scene.agent("chat", memory=True), intents=["chat"])
+    with pytest.raises(ConfigurationError, match="memory of its own"):
+        scene.client.route("chat", router)
+    router.route("chat with me", conversation_id="mine").get(TIMEOUT_S)
+    assert [turn.role for turn in scene.memory.turns("mine")] == ["user", "assistant"]
+
+
 def test_a_router_knows_its_agents(scene: RoutingScene):
     """By name, and by how well each fits a query."""
     router = scene.router()

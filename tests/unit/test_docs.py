@@ -205,6 +205,19 @@ def test_the_agent_uses_its_tools(start_workers: Fleet, llm: LlmServer, environm
     assert remembered[-2]["content"] == "It left on Monday."
 
 
+def test_the_support_desk_routes(worker: Worker, llm: LlmServer, environment: dict[str, str], tmp_path: Path):
+    """examples/router.py: each query goes to its agent, the follow-up with what was asked before."""
+    llm.reply("Sunny.")
+    printed = run_python([str(EXAMPLES / "router.py")], environment, tmp_path).splitlines()
+    assert [line.strip() for line in printed[1::2]] == [
+        "weather: Sunny.",
+        "weather: Sunny.",
+        "refunds: Sunny.",
+        "anything_else: Sunny.",
+    ]
+    assert "Tokyo" in llm.requests("And in Kyoto?")[0].prompt
+
+
 def test_the_settings_reference_is_what_is_generated():
     """`python docs/generate.py` writes it; nobody edits it by hand."""
     assert generate.PAGE.read_text("utf-8") == generate.settings_page()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import hashlib
-import inspect
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, cast
 
 from pydantic_core import to_json
@@ -20,13 +16,9 @@ from kagura_tasks.schemas import Json, Message
 from kagura_tasks.tools.arguments import ArgumentsInvalid
 from kagura_tasks.tools.call import ToolContext, answering
 from kagura_tasks.tools.marking import Tool
-from kagura_tasks.worker.interruptible import Forsaken, Interruptible
-from kagura_tasks.worker.plain_threads import PlainThreads
+from kagura_tasks.worker.tool_bodies import ProgramEnded, result_of
 
 log = logging.getLogger(__name__)
-
-#: Plain functions that run at once in a process. Those that hang, and are no longer waited for, do not count.
-_THREADS: Final = PlainThreads(64)
 
 #: Characters of a name that the model made up, as it is told.
 _MOST_OF_A_NAME: Final = 64
@@ -92,7 +84,7 @@ class ToolRunner:
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
-                return _text_of(await _called(tool, arguments))
+                return _text_of(await result_of(tool.function, arguments))
         except asyncio.CancelledError:
             # Its own doing, unless somebody has cancelled this task.
             if (task := asyncio.current_task()) is None or task.cancelling():
@@ -100,8 +92,9 @@ class ToolRunner:
             return _failed(tool, "CancelledError")
         except ToolError as error:
             return _problem(str(error))
-        # What ends a program must not end the worker.
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (it is anybody's code)
+        except ProgramEnded as error:
+            return _failed(tool, str(error))
+        except Exception as error:  # noqa: BLE001 (it is anybody's code)
             if limit.expired():
                 log.warning("the tool %s has not ended within %g s", tool.place, timeout_s)
                 return _problem(f"{tool.name} did not answer within {timeout_s:g} s")
@@ -113,37 +106,6 @@ class ToolRunner:
             return written.decode()
         kept = written[: self.result_bytes].decode("utf-8", "ignore")
         return f"{kept}\n[cut: these are the first {self.result_bytes:,} of {len(written):,} bytes]"
-
-
-async def _called(tool: Tool, arguments: dict[str, Any]) -> object:
-    if inspect.iscoroutinefunction(tool.function):
-        return await tool.function(**arguments)
-    result = await _in_thread(partial(tool.function, **arguments))
-    # A plain decorator around an `async def`, say.
-    return await result if inspect.isawaitable(result) else result
-
-
-async def _in_thread(function: Callable[[], object]) -> object:
-    running, context = Interruptible(), contextvars.copy_context()
-    future = _THREADS.submit(lambda: context.run(lambda: running.run(_guarded(function))))
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        _THREADS.forsake(future)
-        running.interrupt(Forsaken)
-        raise
-
-
-def _guarded(function: Callable[[], object]) -> Callable[[], object]:
-    """The function, without the one exception that no future can hold."""
-
-    def run() -> object:
-        try:
-            return function()
-        except StopIteration:
-            raise RuntimeError("the tool raised StopIteration") from None
-
-    return run
 
 
 def _object(value: object) -> dict[str, object]:

@@ -72,6 +72,9 @@ async def test_several_calls_in_one_round(scene: ToolScene):
         (toolbox.leaving_the_loop, '{"error": "leaving_the_loop failed with SystemExit"}'),
         (toolbox.hanging, '{"error": "hanging did not answer within 0.5 s"}'),
         (toolbox.hanging_thread, '{"error": "hanging_thread did not answer within 0.5 s"}'),
+        (toolbox.stubborn, '{"error": "stubborn did not answer within 0.5 s"}'),
+        (toolbox.cancels_itself, '{"error": "cancels_itself failed with CancelledError"}'),
+        (toolbox.stops, '{"error": "stops failed with StopIteration"}'),
         (toolbox.unspeakable, '{"error": "unspeakable failed with PydanticSerializationError"}'),
     ],
 )

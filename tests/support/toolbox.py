@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import redis
@@ -90,6 +91,27 @@ def hanging_thread(word: str) -> str:
     for _ in range(36_000):
         time.sleep(0.1)
     return word
+
+
+@tool(timeout_s=0.5)
+async def stubborn(word: str) -> str:
+    """Wait, and refuse to end."""
+    for _ in range(60):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+    raise RuntimeError(word)
+
+
+@tool
+async def cancels_itself(word: str) -> str:
+    """Raise what only whoever cancels it should."""
+    raise asyncio.CancelledError(word)
+
+
+@tool
+def stops(word: str) -> str:
+    """Raise what no future can hold."""
+    raise StopIteration(word)
 
 
 @tool(timeout_s=300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.support import toolbox
 from tests.support.chaos import Scene
 from tests.support.tool_scene import ALLOWED, ToolScene, call
 from tests.support.wait import until
+from tests.support.workers import Worker
 
 
 def asking(talk: ToolScene, **options: Any) -> Any:
@@ -42,17 +44,18 @@ def test_a_finished_round_is_not_made_again(scene: Scene, pool: str):
     assert [len(body["messages"]) for body in talk.bodies()] == [1, 3, 3]
 
 
-def test_a_tool_whose_worker_died_runs_again_under_its_name(scene: Scene):
+@pytest.mark.parametrize("end", [Worker.kill9, Worker.terminate])
+def test_a_tool_whose_worker_ended_runs_again_under_its_name(scene: Scene, end: Callable[[Worker], object]):
     """It was not finished, so nobody knows what it did: it can find out by the name of the call, which is the same."""
     talk = ToolScene(scene.settings, scene.stub)
     calls = [call("weather", {"city": talk.word}, "a"), call("slow_once", {"word": f"{talk.word}-slow"}, "b")]
     talk.model_says(calls, "Fine.")
-    (first,) = scene.workers(1, environment=ALLOWED)
+    (first,) = scene.workers(1, environment={**ALLOWED, "KAGURA_TASKS_SHUTDOWN_TIMEOUT_S": "1"})
     result = asking(talk).submit(talk.word)
     until(lambda: talk.done() and talk.done(f"{talk.word}-slow"), what="the running tool")
     key = f"kagura:exchange:{talk.settings.tenant}:{result.id}"
     until(lambda: any(step.startswith(b"1.0.") for step in scene.redis.hkeys(key)), what="the tool that is done")
-    first.kill9()
+    end(first)
     scene.workers(1, environment=ALLOWED)
     assert result.get(timeout_s=60).text == "Fine."
     assert talk.done(f"{talk.word}-slow") == [f"{result.id}.1.1"] * 2

@@ -6,7 +6,8 @@ import io
 import struct
 import wave
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -176,6 +177,21 @@ def pdf_of(objects: Iterable[bytes]) -> bytes:
     return bytes(made)
 
 
+def slow_pdf(words: int = 1_000_000) -> bytes:
+    """A PDF of 10 KB that says one word a million times: it is sound, and its parser is at it for a minute."""
+    fonts = b"/Resources << /Font << /F1 5 0 R >> >>"
+    drawn = zlib.compress(b"BT /F1 9 Tf " + b"(a) Tj " * words + b"ET")
+    return pdf_of(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R >>",
+            b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R %s >>" % fonts,
+            b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(drawn), drawn),
+            b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        ]
+    )
+
+
 def locked_pdf(password: str = "secret") -> bytes:
     """A PDF with a password."""
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf())))
@@ -233,23 +249,29 @@ def understate_sizes(data: bytes, size_bytes: int = 10) -> bytes:
     return bytes(changed)
 
 
-def samples() -> Iterator[tuple[str, bytes]]:
-    """One of each kind that is read."""
-    yield "notes.txt", "Ebbe und Flut: größer".encode()
-    yield "readme.md", b"# Title\n\nText.\n\n## Part\n\nMore.\n"
-    yield "page.html", b"<html><body><h1>Title</h1><p>Text <a href='/x'>link</a></p></body></html>"
-    yield "rows.csv", b"port,height\nBrest,6.5\n"
-    yield "rows.tsv", b"port\theight\nBrest\t6.5\n"
-    yield "data.json", b'{"port": "Brest"}'
-    yield "lines.jsonl", b'{"a": 1}\n{"a": 2}\n'
-    yield "code.py", b"import os\n\n\ndef tide() -> int:\n    return 1\n"
-    yield "paper.pdf", pdf()
-    yield "letter.docx", docx()
-    yield "talk.pptx", pptx()
-    yield "table.xlsx", xlsx()
-    yield "book.epub", epub()
-    yield "photo.png", picture()
-    yield "photo.jpg", picture("JPEG")
-    yield "scan.tiff", picture("TIFF")
-    yield "sound.wav", wav()
-    yield "film.mp4", mp4()
+def short(value: object) -> str:
+    """A parameter's part in a test's name: bytes are other ones in each process."""
+    return value if isinstance(value, str) and len(value) < 40 else ""
+
+
+#: One of each kind that is read.
+SAMPLES: dict[str, Callable[[], bytes]] = {
+    "notes.txt": lambda: "Ebbe und Flut: größer".encode(),
+    "readme.md": lambda: b"# Title\n\nText.\n\n## Part\n\nMore.\n",
+    "page.html": lambda: b"<html><body><h1>Title</h1><p>Text <a href='/x'>link</a></p></body></html>",
+    "rows.csv": lambda: b"port,height\nBrest,6.5\n",
+    "rows.tsv": lambda: b"port\theight\nBrest\t6.5\n",
+    "data.json": lambda: b'{"port": "Brest"}',
+    "lines.jsonl": lambda: b'{"a": 1}\n{"a": 2}\n',
+    "code.py": lambda: b"import os\n\n\ndef tide() -> int:\n    return 1\n",
+    "paper.pdf": pdf,
+    "letter.docx": docx,
+    "talk.pptx": pptx,
+    "table.xlsx": xlsx,
+    "book.epub": epub,
+    "photo.png": picture,
+    "photo.jpg": lambda: picture("JPEG"),
+    "scan.tiff": lambda: picture("TIFF"),
+    "sound.wav": wav,
+    "film.mp4": mp4,
+}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from kagura_tasks.errors import ArchiveBomb, FileDamaged, FileEncrypted
@@ -25,10 +27,8 @@ class Archive:
         """Read its directory. Raises FileDamaged, FileEncrypted, ArchiveBomb or FileTooLarge."""
         self._source = source
         self._unpacked_bytes = 0
-        try:
+        with self._damage_named():
             self._zip = zipfile.ZipFile(source.file)
-        except zipfile.BadZipFile:
-            raise FileDamaged(source.path, "its archive is cut off or broken") from None
         members = self._zip.infolist()
         if any(member.flag_bits & _IS_ENCRYPTED for member in members):
             raise FileEncrypted(source.path)
@@ -57,11 +57,19 @@ class Archive:
             raise FileDamaged(self._source.path, "a part of it is missing") from None
 
     def _pieces(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
-        with self._zip.open(member) as file:
+        # zipfile gives no more than the directory says that there is, and then finds that the checksum is another.
+        with self._damage_named(), self._zip.open(member) as file:
             while piece := file.read(_PIECE_BYTES):
                 self._unpacked_bytes += len(piece)
                 self._check(self._unpacked_bytes, self._source.size_bytes)
                 yield piece
+
+    @contextmanager
+    def _damage_named(self) -> Generator[None]:
+        try:
+            yield
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+            raise FileDamaged(self._source.path, "its archive is cut off or broken") from None
 
     def _check(self, unpacked_bytes: int, packed_bytes: int) -> None:
         if unpacked_bytes > max(_HARMLESS_BYTES, _MAX_RATIO * packed_bytes):

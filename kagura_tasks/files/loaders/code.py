@@ -12,7 +12,7 @@ _MODIFIERS: Final = (
     r"(?:(?:export|default|public|private|protected|internal|static|final|abstract|async|pub|unsafe)\s+)"
 )
 _KINDS: Final = r"(?:class|def|func|function|fn|interface|struct|enum|trait|impl|module|namespace|object|record|type)"
-_DEFINITION: Final = re.compile(rf"{_MODIFIERS}{{0,4}}{_KINDS}\s+([\w:.<>$]{{1,100}})")
+_DEFINITION: Final = re.compile(rf"{_MODIFIERS}{{0,4}}{_KINDS}\s+([\w.<>$]{{1,100}})")
 _DECLARED: Final = re.compile(rb"coding[:=]\s*([-\w.]{1,30})")
 
 

@@ -52,24 +52,41 @@ def _lines(text: str) -> str:
 
 
 def _guess(data: bytes) -> str:
-    """The encoding that it looks most like. Western Europe's wins where nothing tells it from others of its kind."""
+    """The encoding that it looks most like."""
     if b"\0" in data:
         return "utf-16-be" if data[0::2].count(0) > data[1::2].count(0) else "utf-16-le"
+    beginning = data[:_GUESS_BYTES]
+    # charset-normalizer takes EUC-JP for Korean, and French for Baltic.
+    for encoding, looks_right in (("cp932", _is_japanese), ("euc_jp", _is_japanese), ("cp1252", _is_western)):
+        if looks_right(_as_far_as_it_goes(beginning, encoding)):
+            return encoding
     from charset_normalizer import from_bytes
 
-    matches = from_bytes(data[:_GUESS_BYTES])
-    best = matches.best()
-    if best is None:
-        return "cp1252"
-    western = next((match for match in matches if match.encoding in ("cp1252", "latin_1")), None)
-    if best.encoding in _LATIN_PAGES and western is not None and western.chaos <= best.chaos:
-        return "cp1252"
-    return best.encoding
+    best = from_bytes(beginning).best()
+    return best.encoding if best is not None else "cp1252"
 
 
-#: Code pages of the Latin alphabet: short texts fit several of them equally well.
-_LATIN_PAGES: Final = frozenset(
-    {"cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "latin_1", "iso8859_2", "iso8859_3", "iso8859_4", "iso8859_9"}
-    | {"iso8859_10", "iso8859_13", "iso8859_14", "iso8859_15", "iso8859_16", "cp437", "cp850", "cp852", "cp858"}
-    | {"mac_roman", "mac_latin2", "mac_iceland", "mac_turkish", "hp_roman8", "cp500", "cp037", "cp273", "cp1140"}
+def _as_far_as_it_goes(beginning: bytes, encoding: str) -> str:
+    """The text, whose last character may be cut; "" where it is none in this encoding."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(beginning)
+    except UnicodeDecodeError:
+        return ""
+
+
+def _is_japanese(text: str) -> bool:
+    """A good part of it is kana: in another encoding, bytes seldom make any."""
+    return sum("\u3041" <= sign <= "\u30ff" for sign in text) > 0.2 * len(text)
+
+
+def _is_western(text: str) -> bool:
+    """A few letters have accents, and those of Western Europe. Cyrillic in this guise is nothing but accents."""
+    letters = [sign for sign in text if sign.isalpha()]
+    others = [sign for sign in text if not sign.isascii()]
+    accented = sum(not sign.isascii() for sign in letters)
+    return accented < 0.4 * len(letters) and sum(sign in _WESTERN for sign in others) > 0.97 * len(others)
+
+
+_WESTERN: Final = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüýÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ¡¿«»„“”…€£§°·©®") | frozenset(
+    "\xa0\u2013\u2014\u2018\u2019"  # a space, dashes and single quotes that linters take for others
 )

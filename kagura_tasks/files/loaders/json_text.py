@@ -17,7 +17,7 @@ def load(source: Source, out: Output) -> None:
         return
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if line.strip():
-            _check(line, number, out)
+            _check(line.rstrip(), number, out)
             out.section("record", f"line {number}")
         out.write(line)
 

@@ -65,6 +65,8 @@ def _show_pages(source: Source, numbers: list[int], out: Output) -> None:
         page = rendered[number - 1]
         longest_px = max(page.get_size()) * _DPI / _POINTS_PER_INCH
         scale = _DPI / _POINTS_PER_INCH * min(1.0, source.limits.max_image_px / longest_px)
-        picture = io.BytesIO()
-        page.render(scale=scale).to_pil().convert("L").save(picture, "PNG", optimize=True)
-        out.media("image", "image/png", picture.getvalue())
+        picture = page.render(scale=scale).to_pil().convert("L")
+        picture.thumbnail((source.limits.max_image_px, source.limits.max_image_px))  # it rounds up
+        written = io.BytesIO()
+        picture.save(written, "PNG", optimize=True)
+        out.media("image", "image/png", written.getvalue())

@@ -63,6 +63,7 @@ class AgentRouter:
         self._agents: dict[str, Registered] = {}
         self._fallback = Registered.of(fallback_agent) if fallback_agent is not None else None
         self._table: RouteTable | None = None
+        self._planned: RouteTable | None = None
 
     def register(
         self,
@@ -84,15 +85,10 @@ class AgentRouter:
         Raises:
             ConfigurationError: The name is taken, or nothing says what the agent is for.
         """
-        about = {"intents": tuple(intents), "samples": tuple(samples), "description": description}
-        added = Registered.of(agent, name, **about)
-        if added.route.name in self._agents:
-            raise ConfigurationError(f"there is an agent {added.route.name} already: give this one another name")
-        if not any(about.values()):
-            hint = "give intents, samples or a description"
-            raise ConfigurationError(f"nothing says what {added.route.name} is for: {hint}")
+        added = Registered.of(agent, name, intents=tuple(intents), samples=tuple(samples), description=description)
+        self._check_new(added)
         self._agents[added.route.name] = added
-        self._table = None
+        self._table = self._planned = None
 
     def list_agents(self) -> list[str]:
         """The names of all agents, in the order in which they were registered."""
@@ -179,16 +175,22 @@ class AgentRouter:
         Raises:
             ConfigurationError: An agent cannot travel, or there is none.
             InvalidRequest: As `decide`; or there is a conversation, and this router reads none.
+            PromptTooLarge: All agents together are larger than a message may be.
         """
-        table = self._built(Registered.planned)
-        table.check_query(query)
-        return RouteOrder(
-            table=table,
+        if self._planned is None:
+            self._planned = self._built(Registered.planned)
+        self._planned.check_query(query)
+        settings = self.client.settings
+        order = RouteOrder(
+            table=self._planned,
             query=query,
             tenant=tenant or self._tenant,
             conversation=self._conversation(conversation_id),
+            use_cache=settings.cache_enabled,
             priority=priority_of(priority),
         )
+        order.check_size(settings.max_prompt_bytes)
+        return order
 
     async def finish(self, decision: Decision, completion: Completion) -> Completion:
         """The completion as the chosen agent declares it: `parsed` fits its model.
@@ -222,7 +224,7 @@ class AgentRouter:
     @property
     def _outside(self) -> deciding.Outside:
         async def ask(request: CompletionRequest, _name: str) -> Completion:
-            return await self.client.acomplete(request)
+            return await self.client.acomplete(request.model_copy(update={"use_cache": settings.cache_enabled}))
 
         settings = self.client.settings
         return deciding.Outside(ask, Vectors(settings, settings.tenant, self.client.aembed), settings.tenant)
@@ -245,6 +247,16 @@ class AgentRouter:
         if found is None or found.route.name != decision.agent:
             raise InvalidRequest(f"this router has no agent {decision.agent}")
         return found
+
+    def _check_new(self, added: Registered) -> None:
+        name, route = added.route.name, added.route
+        if name in self._agents:
+            raise ConfigurationError(f"there is an agent {name} already: give this one another name")
+        fallback = self._fallback
+        if fallback is not None and fallback.route.name == name and fallback.handler is not added.handler:
+            raise ConfigurationError(f"the fallback is another {name}: give this one another name")
+        if not (route.intents or route.samples or route.description):
+            raise ConfigurationError(f"nothing says what {name} is for: give intents, samples or a description")
 
     def _built(self, shown: Callable[[Registered], Route]) -> RouteTable:
         if not self._agents:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -35,6 +34,12 @@ Analyze = Callable[[str, Sequence[Turn]], Awaitable[ContextAnalysis]]
 _EARLIER: Final = 0.8
 
 _RUNNERS_UP: Final = 5
+
+#: Tables whose phrases a process keeps, by their hashes; and from which length on a query is cut in a thread.
+_MOST_INDEXES: Final = 32
+_LONG_CHARS: Final = 1_000
+
+_indexes: Final[dict[str, IntentIndex]] = {}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,10 @@ async def decide(
     table.check_query(query)
     question = _question(query, context)
     evidence = await _gathered(table, question, outside, name)
-    decision = concluded(table, query, context, evidence)
+    if _takes_its_time(table, question):
+        decision = await asyncio.to_thread(concluded, table, query, context, evidence)
+    else:
+        decision = concluded(table, query, context, evidence)
     return decision.model_copy(update={"ms": _ms_since(started)})
 
 
@@ -184,7 +192,7 @@ def _scores(table: RouteTable, question: Question, evidence: Json) -> tuple[list
             return scores_in(evidence), ""
         except ValidationError:
             raise InvalidRequest("the decision's record holds no scores") from None
-    index = _index(_BySha(table.sha, table))
+    index = _index(table)
     scores = index.scores(question.text)
     if question.earlier:
         scores = _with_earlier(scores, index.scores("\n".join(question.earlier)))
@@ -208,17 +216,19 @@ def _question(query: str, context: ContextAnalysis | None) -> Question:
     return Question(text=context.rewritten or query, earlier=context.earlier)
 
 
-@dataclass(frozen=True)
-class _BySha:
-    """A table that is equal to all that decide as it does."""
+def _index(table: RouteTable) -> IntentIndex:
+    """The table's phrases, cut into terms once."""
+    index = _indexes.get(table.sha)
+    if index is None:
+        index = _indexes[table.sha] = IntentIndex(table.routes)
+        for oldest in list(_indexes)[:-_MOST_INDEXES]:
+            _ = _indexes.pop(oldest, None)
+    return index
 
-    sha: str
-    table: RouteTable = field(compare=False)
 
-
-@lru_cache(maxsize=32)
-def _index(which: _BySha) -> IntentIndex:
-    return IntentIndex(which.table.routes)
+def _takes_its_time(table: RouteTable, question: Question) -> bool:
+    """Milliseconds, or more: not on an event loop."""
+    return table.strategy == "intent" and (table.sha not in _indexes or len(question.text) > _LONG_CHARS)
 
 
 def _ms_since(started: float) -> float:

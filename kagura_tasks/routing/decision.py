@@ -75,7 +75,7 @@ class Decision(Wire):
     score: float
     runners_up: tuple[Scored, ...] = ()
     matched: tuple[str, ...] = ()
-    reason: str
+    reason: str = Field(repr=False)
     is_fallback: bool = False
     strategy: Strategy
     ms: float = 0.0

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from kagura_tasks.conversations.turns import NewTurn
-from kagura_tasks.errors import InvalidRequest
+from kagura_tasks.errors import InvalidRequest, PromptTooLarge
 from kagura_tasks.plans import ReducePlan
 from kagura_tasks.routing.table import RouteTable
 from kagura_tasks.schemas import ConversationUse, Priority, TenantName, Wire
@@ -21,6 +21,7 @@ class RouteOrder(Wire):
         query: What was asked.
         tenant: Whose data it is, whatever an agent's plan says.
         conversation: Where it was asked: it is read before the decision, and gets the query and its answer.
+        use_cache: What is asked to decide is remembered. The agents' plans say it for their answers.
         priority: See Priority. Of an order, the agents' own do not count.
     """
 
@@ -28,6 +29,7 @@ class RouteOrder(Wire):
     query: str = Field(repr=False)
     tenant: TenantName = "default"
     conversation: ConversationUse | None = None
+    use_cache: bool = True
     priority: Priority = Priority.NORMAL
 
     @model_validator(mode="after")
@@ -38,6 +40,12 @@ class RouteOrder(Wire):
         if self.conversation is not None and self.table.context is None:
             raise ValueError("only a MemoryAwareRouter reads conversations")
         return self
+
+    def check_size(self, limit_bytes: int) -> None:
+        """Raise PromptTooLarge."""
+        size_bytes = len(self.model_dump_json(exclude_defaults=True).encode())
+        if size_bytes > limit_bytes:
+            raise PromptTooLarge(size_bytes, limit_bytes)
 
     def plan(self, name: str) -> ReducePlan:
         """How the agent of this name answers. Raises InvalidRequest where it cannot."""

@@ -84,7 +84,7 @@ class RouteTable(Wire):
     confidence_threshold: float | None = Field(default=None, ge=0, le=1)
     model: ModelName | None = None
     embedding: ModelName = LOCAL
-    max_query_chars: int = Field(default=4_000, gt=0, le=1_000_000)
+    max_query_chars: int = Field(default=4_000, gt=0, le=100_000)
     context: ContextTerms | None = None
 
     @classmethod

@@ -67,8 +67,8 @@ class QueryRouter:
 
     async def _decided(self, order: RouteOrder, turns: list[Turn], delivery: Delivery) -> Decision:
         async def ask(request: CompletionRequest, name: str) -> Completion:
-            urgent = request.model_copy(update={"priority": order.priority})
-            return await self._runner.ask(delivery.part(urgent, name))
+            how = {"priority": order.priority, "use_cache": order.use_cache}
+            return await self._runner.ask(delivery.part(request.model_copy(update=how), name))
 
         async def embed(request: CompletionRequest) -> Completion:
             return await self._runner.embed(delivery.part(request, "embed"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -55,6 +56,11 @@ class Record:
             adapter: TypeAdapter[object] = TypeAdapter(type(value))
             await self._store.keep(self._key, step, adapter.dump_json(value))
 
+    async def forget(self) -> None:
+        """Forget all steps: whoever tries the task again shall begin anew."""
+        if self._store is not None:
+            await self._store.forget(self._key)
+
 
 class Records(Protocol):
     """Where exchanges are recorded."""
@@ -92,6 +98,11 @@ class RedisRecords:
             await _KEEP.arun(async_client(self._url, self._timeout_s), [key], [step, value, _TTL_S])
         except CANNOT_WRITE_NOW as error:
             log.warning("a step of an exchange cannot be recorded (%s)", type(error).__name__)
+
+    async def forget(self, key: str) -> None:
+        """See Record.forget."""
+        with suppress(*CANNOT_WRITE_NOW):
+            await async_client(self._url, self._timeout_s).delete(key)
 
 
 async def patiently(step: Callable[[], Awaitable[T]]) -> T:

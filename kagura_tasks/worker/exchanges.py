@@ -119,6 +119,8 @@ class Exchanges:
                 calls = [ToolCall.read(call, f"call_{at}") for at, call in enumerate(completion.tool_calls)]
                 told = await self._told(tools, record, calls, job, number)
                 request = _with_round(request, completion, calls, told)
+        # A further try of the task would find these rounds, and fail as this one does.
+        await record.forget()
         raise ToolRoundsExceeded(use.max_rounds)
 
     async def _tools(self, use: ToolUse) -> dict[str, Tool]:

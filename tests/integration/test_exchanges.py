@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from kagura_tasks import Completion, CompletionRequest, ConversationMemory, Message, Settings
-from kagura_tasks.errors import ProviderUnavailable
+from kagura_tasks.errors import ProviderUnavailable, ToolRoundsExceeded
 from kagura_tasks.schemas import ConversationBounds, ConversationUse, Json, ToolUse
 from kagura_tasks.tools.marking import tool_of
 from kagura_tasks.worker.exchanges import Exchanges
@@ -128,3 +128,17 @@ async def test_tries_count_for_the_round_that_they_were(exchanges: Exchanges, jo
     completion = await exchanges.with_tools(replace(job, attempt=2, tries=tries), use, ask)
     assert asked == [(2, tries), (1, None), (1, None)]
     assert completion.attempts == 3
+
+
+async def test_a_task_that_ran_out_of_rounds_can_be_tried_again(exchanges: Exchanges, job: Job):
+    """An item of a map, say: it begins anew, and does not find the rounds that led nowhere."""
+    use = ToolUse(tools=(tool_of(toolbox.weather).spec,), max_rounds=2)
+    lines = [({"id": "a", "function": {"name": "?", "arguments": ""}},)] * 2
+
+    async def ask(job: Job) -> Completion:
+        calls = lines.pop() if lines else ()
+        return Completion(text="Fine.", model="m", finish_reason="stop", tool_calls=calls)
+
+    with pytest.raises(ToolRoundsExceeded):
+        await exchanges.with_tools(job, use, ask)
+    assert (await exchanges.with_tools(job, use, ask)).text == "Fine."

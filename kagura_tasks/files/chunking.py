@@ -21,6 +21,8 @@ _JOINTS: Final = (
     re.compile(r"\s+"),
 )
 
+_FIRST_LOOK_CHARS: Final = 256
+
 
 class DocumentChunk(Wire):
     """A piece of a document's text.
@@ -77,12 +79,21 @@ def _end(text: str, start: int, stop: int, joints: Sequence[Sequence[int]], fits
     def fits_until(end: int) -> bool:
         return fits(text[start:end])
 
+    reach = _reach(start, stop, fits_until)
     for ends in joints:
-        first, last = bisect_right(ends, start), bisect_right(ends, stop)
-        candidates = [*ends[first:last], stop] if ends[last - 1 : last] != [stop] else ends[first:last]
+        candidates = ends[bisect_right(ends, start) : bisect_right(ends, reach)]
+        candidates = [*candidates, stop] if reach == stop else candidates
         if (found := _last_fitting(candidates, fits_until)) is not None:
             return found
-    return _last_fitting(range(start + 1, stop + 1), fits_until) or start + 1
+    return _last_fitting(range(start + 1, reach + 1), fits_until) or start + 1
+
+
+def _reach(start: int, stop: int, fits: Callable[[int], bool]) -> int:
+    """An end beyond which nothing fits: whole documents are not counted for each of their pieces."""
+    length = _FIRST_LOOK_CHARS
+    while start + length < stop and fits(start + length):
+        length *= 2
+    return min(start + length, stop)
 
 
 def _last_fitting(ends: Sequence[int], fits: Callable[[int], bool]) -> int | None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 from typing import Final
 
@@ -20,6 +21,8 @@ _LOOK_S: Final = 0.1
 #: Seconds after which the system itself ends a parser that nobody ended: its parent died, and it holds the interpreter.
 _GRACE_S: Final = 5.0
 
+#: Where Linux says it. There, `ru_maxrss` begins with the memory of the parent, which may be a worker's.
+_STATUS: Final = Path("/proc/self/status")
 _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 
@@ -57,7 +60,11 @@ def unbound_time() -> None:
 
 def peak_memory_bytes() -> int:
     """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+    try:
+        with _STATUS.open() as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
 
 
 def _watch(parent: int, memory_bytes: int) -> None:

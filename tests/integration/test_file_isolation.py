@@ -156,6 +156,19 @@ async def test_memory_is_bounded(tmp_path: Path):
     assert peak() < 320_000_000
 
 
+async def test_its_parents_memory_is_not_its_own(tmp_path: Path):
+    """Linux counts a parent's memory for a process that it has just started. Parsers of large workers live."""
+    large = bytearray(os.urandom(1 << 20) * 250)
+    pids: set[int] = set()
+    async with ParserPool(1, FileLimits(parse_memory_bytes=200_000_000)) as pool:
+        for _ in range(2):
+            with opened(tmp_path / "a.txt") as file:
+                assert (await pool.parse(file, "a.txt", TEXT))["text"] == "text"
+            pids.update(pool.pids)
+            await asyncio.sleep(0.3)  # it looks at its memory several times
+    assert (len(pids), len(large)) == (1, 250 << 20)
+
+
 async def test_a_parser_that_is_killed_fails_its_file_alone(tmp_path: Path, pool: ParserPool):
     """Whoever killed it; the error says by what."""
     with opened(tmp_path / "a.pdf", files.slow_pdf()) as file:

@@ -141,7 +141,7 @@ def _portions(items: Iterable[PlannedItem]) -> Iterator[list[StoredItem]]:
     portion: list[StoredItem] = []
     chars = 0
     for request, custom_id in items:
-        text = request.model_dump_json(exclude_defaults=True)
+        text = request.to_json_text()
         portion.append(StoredItem(text, custom_id))
         chars += len(text)
         if len(portion) == _MOST_AT_ONCE or chars > _MOST_CHARS:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic_core import PydanticSerializationError
 
 #: A JSON object.
 Json = dict[str, JsonValue]
@@ -140,6 +141,16 @@ class CompletionRequest(Wire):
     def is_cacheable(self) -> bool:
         """What it asks for is all in it: an equal request deserves the same answer."""
         return self.use_cache and self.conversation is None and (self.tools is None or self.tools.are_pure)
+
+    def to_json_text(self) -> str:
+        """The request as JSON, without what is as it is by default."""
+        try:
+            return self.model_dump_json(exclude_defaults=True)
+        except PydanticSerializationError as error:
+            # pydantic takes a Ctrl-C that comes meanwhile for an error of what it writes (2.14).
+            if str(error).rstrip(": ").endswith(KeyboardInterrupt.__name__):
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _is_none(value: object) -> bool:

@@ -87,8 +87,13 @@ class LLMStream:
             raise error if isinstance(error, ResultTimeout) else ResultTimeout(self.id, timeout_s or 0.0) from None
 
     def cancel(self) -> None:
-        """End the task: a queued one is not started, a running call is closed. The stream ends with `cancelled`."""
-        self._source.cancel()
+        """End the task: a queued one is not started, a running call is closed. The stream ends with `cancelled`.
+
+        Nothing happens where its end was read: the answer stays.
+        """
+        # The end of a stream is told a moment before the answer is stored.
+        if self._ending is None:
+            self._source.cancel()
 
     async def acancel(self) -> None:
         """The same, without blocking the event loop."""

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from pydantic_core import to_json
@@ -23,14 +24,28 @@ log = logging.getLogger(__name__)
 #: Characters of a name that the model made up, as it is told.
 _MOST_OF_A_NAME: Final = 64
 
+#: What providers take in no name.
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+
+#: Fields of a call that are written anew; a stream's number of a call means nothing later.
+_OURS: Final = frozenset({"id", "type", "function", "index"})
+
 
 @dataclass(frozen=True)
 class ToolCall:
-    """What a model asks for: the call's id by the model, a function's name, and its arguments as JSON."""
+    """What a model asks for.
+
+    Attributes:
+        id: Its own name for the call.
+        name: Of a function, perhaps one that it made up.
+        arguments: JSON, perhaps not quite.
+        more: What else the provider put into the call, and may want back.
+    """
 
     id: str
     name: str
     arguments: str
+    more: Json = field(default_factory=dict)
 
     @classmethod
     def read(cls, call: Json, otherwise: str) -> ToolCall:
@@ -38,7 +53,8 @@ class ToolCall:
         function = _object(call.get("function"))
         arguments = function.get("arguments") or ""
         written = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        return cls(str(call.get("id") or otherwise), str(function.get("name") or ""), written)
+        more: Json = {name: value for name, value in call.items() if name not in _OURS and value is not None}
+        return cls(str(call.get("id") or otherwise), str(function.get("name") or ""), written, more)
 
     @property
     def digest(self) -> str:
@@ -46,8 +62,10 @@ class ToolCall:
         return hashlib.sha256(json.dumps([self.name, self.arguments]).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """The call in OpenAI's form."""
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+        """The call in OpenAI's form, as each provider takes it back: with a name, and arguments that are an object."""
+        name = _NO_NAME.sub("_", self.name)[:_MOST_OF_A_NAME] or "unknown"
+        arguments = self.arguments if _is_object(self.arguments) else "{}"
+        return {**self.more, "id": self.id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
     def answered(self, text: str) -> Message:
         """The turn that tells the model what came of it."""
@@ -106,6 +124,13 @@ class ToolRunner:
             return written.decode()
         kept = written[: self.result_bytes].decode("utf-8", "ignore")
         return f"{kept}\n[cut: these are the first {self.result_bytes:,} of {len(written):,} bytes]"
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _object(value: object) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -95,9 +96,20 @@ async def test_an_answer_too_large_for_a_turn_is_handed_out(job: Job, settings: 
     assert ConversationMemory(settings).turns("talk") == []
 
 
-@pytest.mark.parametrize("call", [{}, {"id": 7}, {"function": "weather"}, {"function": {"name": None}}])
-async def test_a_call_that_is_none_is_told_so(exchanges: Exchanges, job: Job, call: Json):
-    """Whatever a model writes in place of a call: it is told which tools there are, in the form that providers take."""
+ODD_CALLS: list[tuple[Json, str, str]] = [
+    ({}, "unknown", "{}"),
+    ({"id": 7}, "unknown", "{}"),
+    ({"function": "weather"}, "unknown", "{}"),
+    ({"function": {"name": None, "arguments": None}}, "unknown", "{}"),
+    ({"function": {"name": "functions.天気", "arguments": '{"city": "Ky'}}, "functions___", "{}"),
+    ({"function": {"name": "x" * 99, "arguments": "[" * 9999}}, "x" * 64, "{}"),
+    ({"function": {"name": "sun", "arguments": {"city": "Kyoto"}}}, "sun", '{"city": "Kyoto"}'),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "arguments"), ODD_CALLS)
+async def test_a_call_that_is_none_is_told_so(exchanges: Exchanges, job: Job, call: Json, name: str, arguments: str):
+    """Whatever a model writes in place of a call: it is told which tools there are, in a form that providers take."""
     use = ToolUse(tools=(tool_of(toolbox.weather).spec,))
     asked: list[CompletionRequest] = []
 
@@ -108,10 +120,29 @@ async def test_a_call_that_is_none_is_told_so(exchanges: Exchanges, job: Job, ca
 
     assert (await exchanges.with_tools(job, use, ask)).text == "Fine."
     said, told = asked[1].messages[-2:]
+    function = {"name": name, "arguments": arguments}
     assert said.to_json()["tool_calls"] == [
-        {"id": told.to_json()["tool_call_id"], "type": "function", "function": {"name": "", "arguments": ""}}
+        {"id": told.to_json()["tool_call_id"], "type": "function", "function": function}
     ]
-    assert "there is no tool ''; there are: weather" in str(told.content)
+    assert "there is no tool" in str(told.content)
+    assert str(told.content).endswith('; there are: weather"}')
+
+
+async def test_what_a_provider_adds_to_a_call_goes_back_to_it(exchanges: Exchanges, job: Job):
+    """A signature of its thoughts, say: some refuse the next round without it."""
+    use = ToolUse(tools=(tool_of(toolbox.shout).spec,))
+    function: Json = {"name": "shout", "arguments": '{"word": "a"}'}
+    call: Json = {"id": "a", "type": "function", "function": function, "index": 0, "signature": {"of": "thoughts"}}
+    asked: list[CompletionRequest] = []
+
+    async def ask(job: Job) -> Completion:
+        asked.append(job.request)
+        calls = (call,) if len(asked) == 1 else ()
+        return Completion(text="Fine.", model="m", finish_reason="stop", tool_calls=calls)
+
+    await exchanges.with_tools(job, use, ask)
+    (back,) = cast("list[Json]", asked[1].messages[-2].to_json()["tool_calls"])
+    assert back == {"id": "a", "type": "function", "function": function, "signature": {"of": "thoughts"}}
 
 
 async def test_tries_count_for_the_round_that_they_were(exchanges: Exchanges, job: Job):

@@ -20,11 +20,11 @@ up: ## A server, workers and Flower, until Ctrl-C
 	$(bootstrap) run
 	@$(bin)/kagura-tasks up $(ARGS)
 
-# Most tests wait for other processes: two at a time take little more than half as long. Whole files stay together,
+# Most tests wait for other processes: three at a time take less than half as long. Whole files stay together,
 # because their tests share workers.
-test: ## The tests, in random order, two at a time; ARGS="-n 0" one after the other
+test: ## The tests, in random order, three at a time; ARGS="-n 0" one after the other
 	$(bootstrap) dev
-	@$(bin)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(bin)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: ## Style, types, the direction of imports, the length of files, and what may run at start-up
 	$(bootstrap) dev

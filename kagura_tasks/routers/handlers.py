@@ -58,7 +58,8 @@ class Registered:
             request = self.handler.request(query, **arguments)
             return self.handler.checked(request, await self.handler.client.asubmit(request))
         call = self._returned(self.handler(query, **arguments))
-        return LLMResult(uuid(), HandlerAnswer(asyncio.run_coroutine_threadsafe(call, asyncio.get_running_loop())))
+        task_id, running = uuid(), asyncio.run_coroutine_threadsafe(call, asyncio.get_running_loop())
+        return LLMResult(task_id, HandlerAnswer(task_id, running))
 
     async def finished(self, query: str, completion: Completion) -> Completion:
         """The completion, fit for what the agent declares. Raises OutputInvalid."""
@@ -78,8 +79,9 @@ class Registered:
 class HandlerAnswer:
     """What a coroutine function returns, as an answer. It runs whether or not anybody waits for it."""
 
-    def __init__(self, running: Future[Completion]) -> None:
-        """Take its run."""
+    def __init__(self, task_id: str, running: Future[Completion]) -> None:
+        """Take what its run is called, and the run."""
+        self._task_id = task_id
         self._running = running
 
     async def answer(self, timeout_s: float | None) -> Completion:
@@ -90,10 +92,10 @@ class HandlerAnswer:
         except TimeoutError:
             if self._running.done():
                 raise
-            raise ResultTimeout("of a function", timeout_s or 0.0) from None
+            raise ResultTimeout(self._task_id, timeout_s or 0.0) from None
         except (asyncio.CancelledError, CancelledError):
             if self._running.cancelled():
-                raise TaskCancelled("of a function") from None
+                raise TaskCancelled(self._task_id) from None
             raise
 
     async def batches(self, after: int) -> AsyncGenerator[list[Event]]:

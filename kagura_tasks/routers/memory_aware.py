@@ -121,4 +121,8 @@ class MemoryAwareRouter(AgentRouter):
             raise ConfigurationError("an analyzer of your own stays in the application: use the router's own route")
         if conversation_id is None:
             return None
+        where, ours = self.memory.settings, self.client.settings
+        if (where.execution, where.results) != (ours.execution, ours.results):
+            hint = "ConversationMemory(client.settings)"
+            raise ConfigurationError(f"workers keep conversations where the client's results are: {hint}")
         return ConversationUse(id=conversation_id, bounds=self.memory.bounds)

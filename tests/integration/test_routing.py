@@ -18,6 +18,7 @@ from kagura_tasks import (
     AgentRouter,
     Completion,
     ContextAnalyzer,
+    ConversationMemory,
     Decision,
     LLMClient,
     LLMContextAnalyzer,
@@ -34,6 +35,7 @@ from kagura_tasks.errors import (
     PromptTooLarge,
     QueryTooLong,
     RequestRefused,
+    ResultTimeout,
     TaskCancelled,
 )
 from kagura_tasks.queues import ROUTING, TaskName
@@ -334,6 +336,27 @@ async def test_a_coroutine_function_answers_in_the_application(scene: RoutingSce
         await scene.client.aroute("count me", router)
 
 
+async def test_a_coroutine_function_is_waited_for_and_cancelled_like_a_task(scene: RoutingScene):
+    """The same errors; giving up waiting does not end it."""
+    begun = asyncio.Event()
+
+    async def wait(query: str) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    router = scene.router()
+    router.register(wait, intents=["wait"])
+    result = await router.aroute("wait")
+    with pytest.raises(ResultTimeout, match=result.id):
+        await result.aget(0.05)
+    await begun.wait()
+    assert result.status() == "PENDING"
+    result.cancel()
+    with pytest.raises(TaskCancelled):
+        await result
+
+
 def test_routing_works_without_a_loop(scene: RoutingScene):
     """The same calls, blocking."""
     router = scene.memory_router()
@@ -442,6 +465,14 @@ async def test_a_model_rewrites_a_follow_up(scene: RoutingScene, routed: Any):
     assert record.context is not None
     assert record.context.needs_context
     assert router.replay(record) == record
+
+
+def test_a_memory_that_no_worker_sees_is_refused(scene: RoutingScene):
+    """It would answer as if nothing had been said."""
+    elsewhere = ConversationMemory(scene.settings, redis_url="redis://localhost:1/0")
+    router = scene.filled(MemoryAwareRouter(client=scene.client, memory=elsewhere))
+    with pytest.raises(ConfigurationError, match="where the client's results are"):
+        scene.client.route("weather", router, conversation_id="c")
 
 
 async def test_an_analyzer_of_ones_own_stays_in_the_application(scene: RoutingScene):

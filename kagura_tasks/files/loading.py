@@ -88,7 +88,7 @@ class FileLoader:
 
     async def _document(self, ref: FileRef) -> tuple[Document, bool]:
         """The document, and whether it was parsed before."""
-        async with AsyncExitStack() as opened:
+        async with self.pool.places, AsyncExitStack() as opened:
             opening = _opened(ref, self.allowed)
             file = await self.pool.in_thread(opening.__enter__)
             opened.callback(opening.__exit__, None, None, None)

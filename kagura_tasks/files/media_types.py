@@ -100,6 +100,9 @@ _ZIP_MARKS: Final = (
     (b"ppt/", PPTX),
 )
 
+#: Written in letters, and no text that anybody reads.
+_TEXT_MARKS: Final = ((b"{\\rtf", "application/rtf"), (b"%!PS-Adobe", "application/postscript"))
+
 _BOMS: Final = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 #: Control characters that no text has.
@@ -137,7 +140,8 @@ def _by_content(head: bytes, promised: str) -> str:
 
 
 def _zip_kind(head: bytes, promised: str) -> str:
-    marks = [kind for mark, kind in _ZIP_MARKS if mark in head]
+    is_office = b"[Content_Types].xml" in head or b"mimetype" in head
+    marks = [kind for mark, kind in _ZIP_MARKS if is_office and mark in head]
     if marks:
         return promised if promised in marks else marks[0]
     return promised if promised in _NAMED_ZIPS else ZIP
@@ -148,7 +152,8 @@ def _by_signature(head: bytes) -> str:
     if b"%PDF-" in head[:1024]:
         return "application/pdf"
     if _is_text(head):
-        return ""  # the signatures of some kinds are two letters, with which a text may begin
+        # Signatures of some kinds are two letters, with which a text may begin. These are longer.
+        return next((kind for mark, kind in _TEXT_MARKS if head.startswith(mark)), "")
     guess: Any = import_module("filetype").guess_mime  # it has no types
     return guess(head) or ""
 

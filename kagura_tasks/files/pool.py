@@ -83,6 +83,8 @@ class ParserPool:
         self._idle: list[ParserProcess] = []
         self._busy: set[ParserProcess] = set()
         self._free = asyncio.Semaphore(self.size)
+        #: So many files are open at a time, however many are waited for: descriptors are few.
+        self.places = asyncio.Semaphore(4 * self.size)
         # One more for each parser: reading and hashing the next file need not wait for the last one's parser.
         self._threads = ThreadPoolExecutor(2 * self.size, "kagura-files")
 

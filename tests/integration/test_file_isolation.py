@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -301,15 +302,18 @@ async def test_a_process_parses_many_files(tmp_path: Path, pool: ParserPool):
     assert len(pids) == 1
 
 
-async def test_no_more_parse_at_a_time_than_the_pool_has(tmp_path: Path):
-    """Others wait for their turn."""
-    paths = [tmp_path / f"{number}.txt" for number in range(30)]
+async def test_no_more_parse_at_a_time_than_the_pool_has(tmp_path: Path, request: pytest.FixtureRequest):
+    """Others wait for their turn, and their files are not open meanwhile: a process may have a thousand."""
+    paths = [tmp_path / f"{number}.txt" for number in range(300)]
     for number, path in enumerate(paths):
         path.write_text(str(number))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     async with ParserPool(2) as pool:
         loader = FileLoader(pool)
         loaded = await asyncio.gather(*(loader.load(ref(path)) for path in paths))
-        assert [one.document.text for one in loaded if one.document] == [str(number) for number in range(30)]
+        assert [one.document.text for one in loaded if one.document] == [str(number) for number in range(300)]
         assert len(pool.pids) <= 2
 
 

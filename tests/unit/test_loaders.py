@@ -148,6 +148,14 @@ def test_html_becomes_markdown():
     assert titles(document) == [("heading", "The tides", "# The tides")]
 
 
+def test_html_cells_hold_links_and_blocks():
+    """What is in a cell stays in it; a table in a table comes after it."""
+    text = "<table><tr><td><p>a <a href='/b'>b</a><br>c</p><ul><li>d</ul></table><p>e"
+    assert loaded("a.html", text).text == "| a [b](/b) c d |\n| --- |\n\ne\n\n"
+    spaced = "<table>\n <thead>\n <tr>\n <th>a</th>\n <th>b</th>\n </tr>\n <tr>\n <td>1</td>\n </tr>\n</table>"
+    assert loaded("a.html", spaced).text == "| a | b |\n| --- | --- |\n| 1 |\n\n"
+
+
 def test_html_is_read_in_the_encoding_that_it_declares():
     """Where it is no UTF-8."""
     document = loaded("a.html", '<meta charset="iso-8859-2"><p>Łódź'.encode("iso-8859-2"))
@@ -232,6 +240,21 @@ def test_a_word_file_becomes_markdown():
     assert [section.title for section in document.sections] == ["Tides", "Footnotes"]
 
 
+def test_what_is_left_out_of_an_office_file_is_said():
+    """Pictures, charts and the like are no text."""
+    related = files.relations(("r1", "image", "media/a.png"), ("r2", "chart", "charts/a.xml"))
+    document = loaded("a.docx", files.docx(**{"word/_rels/document.xml.rels": related}))
+    assert document.warnings == ("its pictures are left out", "its charts are left out")
+
+
+def test_a_table_in_a_table_is_text_of_its_cell():
+    """Nothing of it is lost."""
+    paragraph = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>".format
+    inner = f"<w:tbl><w:tr><w:tc>{paragraph('inner')}</w:tc></w:tr></w:tbl>"
+    body = f"<w:tbl><w:tr><w:tc>{paragraph('outer')}{inner}</w:tc></w:tr></w:tbl>"
+    assert loaded("a.docx", files.docx(body)).text.startswith("| outer inner |\n")
+
+
 def test_slides_come_in_the_order_in_which_they_are_shown():
     """With title, text and notes; the names of the files say nothing of the order."""
     document = loaded("a.pptx", files.pptx(["Tides", "Moons", "Winds"]))
@@ -273,6 +296,15 @@ def test_a_picture_that_models_do_not_take_becomes_one_that_they_do():
     for form in ("TIFF", "BMP"):
         (part,) = loaded(f"a.{form.lower()}", files.picture(form)).parts
         assert "data:image/png;" in str(part)
+
+
+def test_a_picture_of_too_many_pixels_is_refused():
+    """A small file may be a large picture; it is not unpacked."""
+    made = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(made, "PNG")
+    assert len(made.getvalue()) < 20_000
+    with pytest.raises(FileTooLarge, match="has 64,000,000 pixels"):
+        loaded("a.png", made.getvalue())
 
 
 def test_sound_and_film_are_parts():

@@ -327,6 +327,8 @@ TYPES = [
     ("a.docx", files.locked_docx(), OLE, True),
     ("a.epub", files.epub(), "application/epub+zip", False),
     ("a.zip", files.archive({"a": "b"}), "application/zip", False),
+    ("a.zip", files.archive({"word/a": "b"}), "application/zip", False),
+    ("a.txt", b"{\\rtf1 text}", "application/rtf", True),
     ("a.wav", files.wav(), "audio/x-wav", False),
     ("a.mp4", files.mp4(), "video/mp4", False),
 ]

@@ -61,13 +61,14 @@ class _Page(HTMLParser):
             self._cell()
         elif tag == "a":
             self._links.append(dict(attrs).get("href") or "")
-            self._block.append("[")
+            self._say("[")
         elif tag == "br":
-            self._block.append("\n")
+            self._say("\n")
         elif tag == "img" and (alt := dict(attrs).get("alt")):
-            self._block.append(f"![{alt}]")
+            self._say(f"![{alt}]")
         elif tag in _BLOCKS:
             self._end_block()
+            self._say(" ")  # in a cell, a block is no line of its own
             self._start_block(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -94,15 +95,20 @@ class _Page(HTMLParser):
             return
         if self._in_code:
             self._out.write(data)
-        elif self._rows:
-            self._rows[-1][-1:] = ["".join([*self._rows[-1][-1:], data])]
         else:
-            self._block.append(re.sub(r"\s+", " ", data))
+            self._say(re.sub(r"\s+", " ", data))
 
     def finish(self) -> None:
         """Write what is not closed."""
         self._end_block()
         self._table()
+
+    def _say(self, text: str) -> None:
+        """Add to the cell of a table, or else to the block."""
+        if self._rows and self._rows[-1]:
+            self._rows[-1][-1] += text
+        else:
+            self._block.append(text)
 
     def _start_block(self, tag: str) -> None:
         if tag in _HEADINGS:
@@ -124,7 +130,7 @@ class _Page(HTMLParser):
     def _finish_block(self, tag: str) -> None:
         if tag in ("ul", "ol"):
             self._lists = self._lists[:-1]
-            if not self._lists:
+            if not self._lists and self._rows is None:
                 self._out.write("\n")
         elif tag == "table":
             self._table()
@@ -139,10 +145,8 @@ class _Page(HTMLParser):
             self._rows[-1].append("")
 
     def _link(self, address: str) -> None:
-        if self._rows:
-            return
         has_address = address and not address.lower().startswith(("javascript:", "data:", "#"))
-        self._block.append(f"]({address})" if has_address else "]")
+        self._say(f"]({address})" if has_address else "]")
 
     def _end_block(self) -> None:
         """Write the block's text, as what it is."""

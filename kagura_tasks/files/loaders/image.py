@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, Final
 
+from kagura_tasks.errors import FileTooLarge
 from kagura_tasks.files.loaders.source import Output, Source
 from kagura_tasks.files.loaders.table import is_installed
 
@@ -26,7 +27,7 @@ def load(source: Source, out: Output) -> None:
     with Image.open(source.file) as opened:
         picture: Any = opened
         if picture.width * picture.height > _MAX_PIXELS:
-            raise source.too_large(max(picture.size), "max_image_px", "pixels on its longest side")
+            raise FileTooLarge(source.path, picture.width * picture.height, _MAX_PIXELS, "pixels")
         picture.load()
         _write(source, picture, out)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from kagura_tasks.files.loaders.archive import Archive
+from kagura_tasks.files.loaders.source import Output
 from kagura_tasks.files.loaders.xml_tree import attribute, parse_xml
+
+#: Parts that say something, of which we make nothing.
+_LEFT_OUT: Final = {"image": "pictures", "chart": "charts", "diagramData": "diagrams", "oleObject": "embedded objects"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,13 @@ def related_parts(archive: Archive, part: str) -> dict[str, Related]:
         for one in parse_xml(archive.read(listing))
         if one.get("TargetMode") != "External"
     }
+
+
+def warn_of_left_out(related: Mapping[str, Related], out: Output) -> None:
+    """Say what of a part's relations is not in the document."""
+    for part in related.values():
+        if part.kind in _LEFT_OUT:
+            out.warn(f"its {_LEFT_OUT[part.kind]} are left out")
 
 
 def main_part(archive: Archive, default: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from kagura_tasks.files.loaders.archive import Archive
-from kagura_tasks.files.loaders.office_parts import main_part, related_parts
+from kagura_tasks.files.loaders.office_parts import main_part, related_parts, warn_of_left_out
 from kagura_tasks.files.loaders.source import Output, Source
 from kagura_tasks.files.loaders.xml_tree import attribute, local_name, parse_xml
 
@@ -33,12 +33,17 @@ def _slide(archive: Archive, part: str, out: Output) -> None:
             out.table([[_text(cell) for cell in _all(row, "tc")] for row in _all(shape, "tr")])
         elif not _is_title(shape):
             out.paragraph(_text(shape))
-    for related in related_parts(archive, part).values():
-        if related.kind == "notesSlide" and related.target in archive.names():
-            notes = [one for one in _all(parse_xml(archive.read(related.target)), "sp") if _placeholder(one) == "body"]
-            out.paragraph("\n".join(f"Notes: {text}" for one in notes if (text := _text(one).strip())))
-        elif related.kind == "image":
-            out.warn("its pictures are left out")
+    related = related_parts(archive, part)
+    for one in related.values():
+        if one.kind == "notesSlide" and one.target in archive.names():
+            _notes(parse_xml(archive.read(one.target)), out)
+    warn_of_left_out(related, out)
+
+
+def _notes(page: Element, out: Output) -> None:
+    for shape in _all(page, "sp"):
+        if _placeholder(shape) == "body" and (text := _text(shape).strip()):
+            out.paragraph(f"Notes: {text}")
 
 
 def _shapes(slide: Element) -> Iterator[Element]:

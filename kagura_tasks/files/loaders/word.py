@@ -8,13 +8,13 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from kagura_tasks.files.loaders.archive import Archive
-from kagura_tasks.files.loaders.office_parts import main_part, related_parts
+from kagura_tasks.files.loaders.office_parts import main_part, related_parts, warn_of_left_out
 from kagura_tasks.files.loaders.source import Output, Source
 from kagura_tasks.files.loaders.xml_tree import attribute, local_name, parse_xml
 
 _HEADING: Final = re.compile(r"(?:heading|überschrift|titre|見出し)\s*(\d)", re.IGNORECASE)
 #: Read on their own, or a second copy of what is there.
-_NOT_HERE: Final = frozenset({"Fallback", "del", "moveFrom", "pPr", "rPr", "instrText", "tbl"})
+_NOT_HERE: Final = frozenset({"Fallback", "del", "moveFrom", "pPr", "rPr", "instrText"})
 _SIGNS: Final = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 
 
@@ -29,8 +29,7 @@ def load(source: Source, out: Output) -> None:
     for note in related.values():
         if note.kind in ("footnotes", "endnotes", "comments") and note.target in archive.names():
             _notes(note.kind, parse_xml(archive.read(note.target)), styles, out)
-    if any(one.kind == "image" for one in related.values()):
-        out.warn("its pictures are left out")
+    warn_of_left_out(related, out)
 
 
 def _heading_styles(archive: Archive, parts: list[str]) -> dict[str, int]:

@@ -28,6 +28,8 @@ class ConversationName:
         given = self.conversation_id
         if not isinstance(given, str) or not 1 <= len(given) <= _MAX_CHARACTERS:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(f"a conversation's id is a text of 1 to {_MAX_CHARACTERS} characters")
+        if not is_unicode(given):
+            raise InvalidRequest("a conversation's id holds half a character (a lone surrogate)")
 
     @property
     def key(self) -> str:
@@ -40,5 +42,14 @@ class ConversationName:
         given = self.conversation_id
         if _PLAIN.fullmatch(given):
             return f"kagura:conversation:{self.tenant}:{given}"
-        digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = hashlib.sha256(given.encode()).hexdigest()
         return f"kagura:conversation:{self.tenant}:~{digest}"
+
+
+def is_unicode(text: str) -> bool:
+    """The text can be written down: it holds no half of a character."""
+    try:
+        _ = text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

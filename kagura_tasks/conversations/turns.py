@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import ConfigDict
 
+from kagura_tasks.conversations.names import is_unicode
 from kagura_tasks.errors import InvalidRequest, PromptTooLarge
 from kagura_tasks.schemas import Message, Wire
 
@@ -69,11 +70,9 @@ class NewTurn:
             raise InvalidRequest(f"a turn's content is a text, not of type {type(self.content).__name__}")
         if len(self.turn_id) > _MAX_ID_CHARACTERS:
             raise InvalidRequest(f"a turn's id has at most {_MAX_ID_CHARACTERS} characters")
-        try:
-            size_bytes = len(self.content.encode())
-        except UnicodeEncodeError:
-            raise InvalidRequest("a turn's content holds half a character (a lone surrogate)") from None
-        if size_bytes > limit_bytes:
+        if not (is_unicode(self.content) and is_unicode(self.turn_id)):
+            raise InvalidRequest("a turn's content or id holds half a character (a lone surrogate)")
+        if (size_bytes := len(self.content.encode())) > limit_bytes:
             raise PromptTooLarge(size_bytes, limit_bytes)
 
 

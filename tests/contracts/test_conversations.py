@@ -182,9 +182,7 @@ def test_another_tenants_conversation_is_not_found(place: Place, talk: str):
     assert texts(ours, talk) == ["secret"]
 
 
-@pytest.mark.parametrize(
-    "other", ["a:turns", "a b", "a*", "京都", "\x00", "x" * 512, "a\n", "~" + "0" * 64, "\ud800", "{a}"]
-)
+@pytest.mark.parametrize("other", ["a:turns", "a b", "a*", "京都", "\x00", "x" * 512, "a\n", "~" + "0" * 64, "{a}"])
 def test_ids_are_opaque(memory: ConversationMemory, other: str):
     """Whatever is in an id, it names a conversation of its own."""
     memory.append("a", "user", "plain")
@@ -204,12 +202,21 @@ def test_ids_are_opaque(memory: ConversationMemory, other: str):
         (("a", "tool", "hi"), "role"),
         (("a", "user", None), "content is a text"),
         (("a", "user", "\ud800"), "surrogate"),
+        (("\ud800", "user", "hi"), "surrogate"),
     ],
 )
 def test_what_cannot_be_a_turn_is_refused(memory: ConversationMemory, bad, words: str):
     """With an error that says what would do."""
     with pytest.raises(InvalidRequest, match=words):
         memory.append(*bad)
+
+
+@pytest.mark.parametrize("turn_id", ["x" * 513, "\ud800"])
+def test_what_cannot_be_a_turns_id_is_refused(memory: ConversationMemory, talk: str, turn_id: str):
+    """Nothing is appended."""
+    with pytest.raises(InvalidRequest, match="id"):
+        memory.append(talk, "user", "hi", turn_id=turn_id)
+    assert memory.turns(talk) == []
 
 
 def test_a_turn_has_a_largest_size(memory: ConversationMemory, talk: str):

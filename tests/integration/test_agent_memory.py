@@ -224,7 +224,7 @@ async def test_an_answer_that_is_asked_for_again_is_remembered_once(scene: ToolS
     assert said(scene) == [("user", scene.word), ("assistant", "no JSON")]
 
 
-@pytest.mark.parametrize("conversation_id", [None, "", 7, "x" * 513])
+@pytest.mark.parametrize("conversation_id", [None, "", 7, "x" * 513, "\ud800"])
 async def test_a_call_names_its_conversation(scene: ToolScene, conversation_id: Any):
     """What cannot be an id is refused, and nothing sent."""
     with pytest.raises(InvalidRequest, match="conversation"):

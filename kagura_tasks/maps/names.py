@@ -29,10 +29,10 @@ class MapName:
         """The hash of what counts for the whole map; also the channel on which each end of an item is announced.
 
         Behind it, after a colon, are: `items` (hash: requests), `ids` (hash: the caller's names), `outcomes` (hash),
-        `ended` (list: the items' numbers in order of completion), `failures` (hash: the numbers of those that failed, and
-        their places there, from 1), `flying` (set: sent, and not ended), `ending` (set: those of them that flew when the
-        map was cancelled), `again` (list: to be sent before all others), `pace` (list: when the latest ones ended, Unix
-        ms).
+        `ended` (list: the items' numbers in order of completion), `failures` (hash: the numbers of those that failed,
+        and their places there, from 1), `flying` (set: sent, and not ended), `ending` (set: those of them that flew
+        when the map was cancelled), `again` (list: to be sent before all others), `reserved` (hash: USD set aside for
+        calls) and `pace` (list: when the latest ones ended, Unix ms).
         """
         return f"kagura:map:{self.tenant}:{self.map_id}"
 

@@ -42,6 +42,12 @@ class ParserPool:
         await self.aclose()
 
     @property
+    def places(self) -> asyncio.Semaphore:
+        """So many files may be open at a time, however many are waited for: descriptors are few."""
+        self._check_place()
+        return self._places
+
+    @property
     def pids(self) -> list[int]:
         """The ids of the processes that there are."""
         return [process.pid for process in [*self._idle, *self._busy]]
@@ -51,7 +57,7 @@ class ParserPool:
 
         When the caller is cancelled, the file's parser is ended.
         """
-        self._check_process()
+        self._check_place()
         async with self._free:
             process = await self._take(path)
             self._busy.add(process)
@@ -63,7 +69,7 @@ class ParserPool:
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that blocks on the disk, in a thread of the pool's own."""
-        self._check_process()
+        self._check_place()
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     async def aclose(self) -> None:
@@ -82,18 +88,20 @@ class ParserPool:
         self._owner = os.getpid()
         self._idle: list[ParserProcess] = []
         self._busy: set[ParserProcess] = set()
-        self._free = asyncio.Semaphore(self.size)
-        #: So many files are open at a time, however many are waited for: descriptors are few.
-        self.places = asyncio.Semaphore(4 * self.size)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._free = self._places = asyncio.Semaphore(0)  # until there is a loop
         # One more for each parser: reading and hashing the next file need not wait for the last one's parser.
         self._threads = ThreadPoolExecutor(2 * self.size, "kagura-files")
 
-    def _check_process(self) -> None:
-        """After a fork, the parsers are the parent's, and so are the threads."""
+    def _check_place(self) -> None:
+        """After a fork, the parsers are the parent's, and so are the threads. Each event loop has its own queues."""
         if self._owner != os.getpid():
             for process in [*self._idle, *self._busy]:
                 process.abandon()
             self._begin()
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._loop = loop
+            self._free, self._places = asyncio.Semaphore(self.size), asyncio.Semaphore(4 * self.size)
 
     async def _take(self, path: str) -> ParserProcess:
         while self._idle:

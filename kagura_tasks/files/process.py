@@ -43,21 +43,13 @@ class ParserProcess:
         self._files = 0
         self._peak_memory_bytes = 0
         self._ending = Lock()
-        ours, theirs = socket.socketpair()
+        self._socket, theirs = socket.socketpair()
         with theirs:
-            self._socket = ours
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "kagura_tasks.files.child"),
-                    *(str(os.getpid()), str(limits.parse_memory_bytes)),
-                ],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-                # Ctrl-C in a terminal is for the parent, which ends this one.
-                process_group=0,
-            )
+            try:
+                self._process = _started(theirs.fileno(), limits.parse_memory_bytes)
+            except OSError:
+                self._socket.close()
+                raise
 
     @property
     def pid(self) -> int:
@@ -147,6 +139,18 @@ def _file_error(told: object, path: str) -> FileError:
         if isinstance(error, FileError):
             return error
     raise Garbled("its answer has neither a document nor an error of a file")
+
+
+def _started(socket_fd: int, memory_bytes: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "kagura_tasks.files.child", str(os.getpid()), str(memory_bytes)],
+        stdin=socket_fd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_environment(),
+        # Ctrl-C in a terminal is for the parent, which ends this one.
+        process_group=0,
+    )
 
 
 def _environment() -> dict[str, str]:

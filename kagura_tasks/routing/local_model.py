@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, cast
+from threading import Lock
+from typing import Any, Final, cast
 
 from kagura_tasks.errors import ConfigurationError
+
+#: Nothing says that its engine may be used by several threads; it uses all CPUs by itself.
+_one_at_a_time: Final = Lock()
 
 
 def local_vectors(texts: Sequence[str]) -> list[list[float]]:
@@ -15,7 +19,8 @@ def local_vectors(texts: Sequence[str]) -> list[list[float]]:
 
     Raises ConfigurationError where the extra is not installed.
     """
-    return [cast("list[float]", vector.tolist()) for vector in _model().query(list(texts))]
+    with _one_at_a_time:
+        return [cast("list[float]", vector.tolist()) for vector in _model().query(list(texts))]
 
 
 @lru_cache(maxsize=1)

@@ -79,7 +79,7 @@ class Vectors:
         return f"kagura:vector:{self._tenant}:{digest}"
 
     async def _known(self, keys: Sequence[str]) -> dict[str, bytes]:
-        found = {key: _remembered[key] for key in keys if key in _remembered}
+        found = {key: value for key in keys if (value := _remembered.get(key)) is not None}
         rest = [key for key in dict.fromkeys(keys) if key not in found]
         if not rest or self._settings.execution == "inline":
             return found
@@ -130,5 +130,5 @@ def unpacked(data: bytes) -> Vector:
 
 def _remember(vectors: dict[str, bytes]) -> None:
     _remembered.update(vectors)
-    while len(_remembered) > _REMEMBERED:
-        _ = _remembered.pop(next(iter(_remembered)))
+    for oldest in list(_remembered)[:-_REMEMBERED]:
+        _ = _remembered.pop(oldest, None)

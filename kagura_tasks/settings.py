@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     file_max_text_chars: int = Field(default=5_000_000, gt=0)
     file_max_image_px: int = Field(default=2_048, ge=64)
     file_parse_timeout_s: float = Field(default=60.0, gt=0)
-    file_parse_memory_bytes: int = Field(default=512_000_000, ge=100_000_000)
+    file_parse_memory_bytes: int = Field(default=512_000_000, ge=200_000_000)
     tool_modules: str | None = Field(default=None, pattern=_MODULES)
     tool_timeout_s: float = Field(default=60.0, gt=0)
     tool_result_bytes: int = Field(default=100_000, ge=1_000)

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 from kagura_tasks.errors import FileDamaged, FileError, FileTooLarge, ParserDied
-from kagura_tasks.files.confine import bound_time, confine, peak_memory_bytes, unbound_time
+from kagura_tasks.files.confine import bound_time, confine, held_memory_bytes, unbound_time
 from kagura_tasks.files.frames import HungUp, receive_question, send_answer
 from kagura_tasks.files.limits import FileLimits, setting_of
 from kagura_tasks.files.loaders.source import Output, Source
@@ -59,9 +59,10 @@ def _parsed(source: Source) -> dict[str, object]:
 
 
 def _encoded(answer: dict[str, object], source: Source) -> bytes:
-    answer["peak_memory_bytes"] = peak_memory_bytes()
+    answer["memory_bytes"] = held_memory_bytes()
     limits: FileLimits = source.limits
-    body = json.dumps(answer).encode()
+    # Escaped, Japanese would be twice as long. Half a surrogate pair, which no UTF-8 has, is none of a text.
+    body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
     if len(body) > limits.max_answer_bytes:
         raise FileTooLarge(
             source.path, len(body), limits.max_answer_bytes, "bytes of text and media", setting_of("max_text_chars")

@@ -59,10 +59,19 @@ def unbound_time() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has had."""
+    """The most memory that this process has used."""
+    return _status("VmHWM")
+
+
+def held_memory_bytes() -> int:
+    """The memory that this process holds, used or not: what RLIMIT_AS counts."""
+    return _status("VmSize")
+
+
+def _status(name: str) -> int:
     try:
         with _STATUS.open() as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
 

@@ -60,12 +60,13 @@ class ParserPool:
         self._check_place()
         async with self._free:
             process = await self._take(path)
-            self._busy.add(process)
             try:
-                return await self._wait(process, partial(process.parse, file, path, media_type))
-            finally:
-                self._busy.discard(process)
-                self._put_back(process)
+                return await self._parse_in(process, file, path, media_type)
+            except ParserDied:
+                if not process.is_used:
+                    raise
+            # It may have died of the files before this one, whose memory it held.
+            return await self._parse_in(await self._start(path), file, path, media_type)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that blocks on the disk, in a thread of the pool's own."""
@@ -109,16 +110,28 @@ class ParserPool:
             if process.is_usable:
                 return process
             process.close()
+        return await self._start(path)
+
+    async def _start(self, path: str) -> ParserProcess:
+        starting = asyncio.ensure_future(self.in_thread(ParserProcess, self.limits))
         try:
-            return await self.in_thread(ParserProcess, self.limits)
+            return await asyncio.shield(starting)
         except OSError as error:
             raise ParserDied(path, f"it could not be started: {error.strerror}") from None
+        except asyncio.CancelledError:
+            starting.add_done_callback(_close_started)
+            raise
 
-    def _put_back(self, process: ParserProcess) -> None:
-        if process.is_usable:
-            self._idle.append(process)
-        else:
-            process.close()
+    async def _parse_in(self, process: ParserProcess, file: int, path: str, media_type: str) -> dict[str, object]:
+        self._busy.add(process)
+        try:
+            return await self._wait(process, partial(process.parse, file, path, media_type))
+        finally:
+            self._busy.discard(process)
+            if process.is_usable:
+                self._idle.append(process)
+            else:
+                process.close()
 
     async def _wait(self, process: ParserProcess, parse: Callable[[], dict[str, object]]) -> dict[str, object]:
         waiting = asyncio.ensure_future(self.in_thread(parse))
@@ -130,6 +143,12 @@ class ParserPool:
             await asyncio.wait([waiting])
             _ = waiting.cancelled() or waiting.exception()
             raise
+
+
+def _close_started(starting: asyncio.Future[ParserProcess]) -> None:
+    """Nobody waits for this process any more."""
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().close()
 
 
 def _close(processes: list[ParserProcess], threads: ThreadPoolExecutor) -> None:

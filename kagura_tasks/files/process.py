@@ -41,7 +41,7 @@ class ParserProcess:
         """Start it. Raises OSError where the system gives no further process."""
         self._limits = limits
         self._files = 0
-        self._peak_memory_bytes = 0
+        self._memory_bytes = 0
         self._ending = Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -57,9 +57,14 @@ class ParserProcess:
         return self._process.pid
 
     @property
+    def is_used(self) -> bool:
+        """It has had more than one file."""
+        return self._files > 1
+
+    @property
     def is_usable(self) -> bool:
-        """It lives, and has not had so many files or so much memory that a new one is better."""
-        is_lean = self._peak_memory_bytes < self._limits.parse_memory_bytes / 2
+        """It lives, and has not had so many files, and does not hold so much memory, that a new one is better."""
+        is_lean = self._memory_bytes < self._limits.parse_memory_bytes / 2
         return self._files < _MAX_FILES and is_lean and self._process.poll() is None
 
     def parse(self, file: int, path: str, media_type: str) -> dict[str, object]:
@@ -84,6 +89,9 @@ class ParserProcess:
             raise ParserTimeout(path, limit_s) from None
         except (HungUp, Garbled) as error:
             raise ParserDied(path, self._end_in_words(error)) from None
+        except ParserDied:  # it says so itself, as long as it can
+            self.end()
+            raise
 
     def end(self) -> None:
         """Kill it, and wait until it is gone. What it was parsing gets ParserDied. Twice is fine."""
@@ -111,8 +119,8 @@ class ParserProcess:
         return time.monotonic()
 
     def _understood(self, answer: dict[str, object], path: str) -> dict[str, object]:
-        error, document, peak = (answer.get(name) for name in ("error", "document", "peak_memory_bytes"))
-        self._peak_memory_bytes = peak if isinstance(peak, int) else self._limits.parse_memory_bytes
+        error, document, held = (answer.get(name) for name in ("error", "document", "memory_bytes"))
+        self._memory_bytes = held if isinstance(held, int) else self._limits.parse_memory_bytes
         if isinstance(document, dict):
             return cast("dict[str, object]", document)
         raise _file_error(error, path)

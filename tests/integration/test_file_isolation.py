@@ -169,6 +169,27 @@ async def test_its_parents_memory_is_not_its_own(tmp_path: Path):
     assert (len(pids), len(large)) == (1, 250 << 20)
 
 
+async def test_a_file_does_not_pay_for_those_before_it(tmp_path: Path):
+    """Where a parser holds too much of its memory after some files, the next one gets a new parser."""
+    for name, content in files.SAMPLES.items():
+        (tmp_path / name).write_bytes(content())
+    loaded = await load_directory(tmp_path, max_concurrent=1, limits=FileLimits(parse_memory_bytes=100_000_000))
+    assert [row.reason for row in loaded.rows if row.status != "ok"] == []
+
+
+async def test_a_used_parser_that_dies_is_no_fault_of_the_file(tmp_path: Path, pool: ParserPool):
+    """It is parsed once more, by a new one."""
+    with opened(tmp_path / "a.txt") as file:
+        await pool.parse(file, "a.txt", TEXT)
+        (pid,) = pool.pids
+        os.kill(pid, signal.SIGSTOP)
+        parsing = asyncio.create_task(pool.parse(file, "a.txt", TEXT))
+        await asyncio.sleep(0.1)  # it is asked, and does not answer
+        os.kill(pid, signal.SIGKILL)
+        assert (await parsing)["text"] == "text"
+        assert pool.pids != [pid]
+
+
 async def test_a_parser_that_is_killed_fails_its_file_alone(tmp_path: Path, pool: ParserPool):
     """Whoever killed it; the error says by what."""
     with opened(tmp_path / "a.pdf", files.slow_pdf()) as file:

@@ -23,7 +23,7 @@ NONSENSE = {
     "neither a document": "asker.sendall(struct.pack('>I', 2) + b'{}'); time.sleep(60)",
     "exit code 0": "asker.sendall(struct.pack('>I', 100) + b'{'); os._exit(0)",
     "nor an error of a file": "send({'error': {'type': 'SystemExit', 'args': ['x']}}); time.sleep(60)",
-    "no document: text": "send({'document': {'text': 5}, 'peak_memory_bytes': 1}); time.sleep(60)",
+    "no document: text": "send({'document': {'text': 5}, 'memory_bytes': 1}); time.sleep(60)",
 }
 STUB = """
 import json, os, socket, struct, sys, time

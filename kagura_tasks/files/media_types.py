@@ -132,9 +132,9 @@ def _by_content(head: bytes, promised: str) -> str:
         return _zip_kind(head, promised)
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return promised if promised == XLS else OLE
-    if known := _by_signature(head):
+    if known := _by_signature(head, promised):
         return known
-    if _is_text(head):
+    if _is_text(head, promised):
         return promised if promised in _NAMED_TEXT else _text_kind(head)
     return UNKNOWN
 
@@ -147,20 +147,23 @@ def _zip_kind(head: bytes, promised: str) -> str:
     return promised if promised in _NAMED_ZIPS else ZIP
 
 
-def _by_signature(head: bytes) -> str:
+def _by_signature(head: bytes, promised: str) -> str:
     # PDF readers accept rubbish in front of the header.
     if b"%PDF-" in head[:1024]:
         return "application/pdf"
-    if _is_text(head):
+    if _is_text(head, promised):
         # Signatures of some kinds are two letters, with which a text may begin. These are longer.
         return next((kind for mark, kind in _TEXT_MARKS if head.startswith(mark)), "")
     guess: Any = import_module("filetype").guess_mime  # it has no types
     return guess(head) or ""
 
 
-def _is_text(head: bytes) -> bool:
-    """There is nothing in it that no text has. What has a byte order mark says itself that it is text."""
-    return head.startswith(_BOMS) or _is_utf16(head) or not head.translate(None, delete=_TEXT_BYTES)
+def _is_text(head: bytes, promised: str) -> bool:
+    """There is no zero in it, and little else that no text has: logs have a stray control character now and then."""
+    if head.startswith(_BOMS) or _is_utf16(head):
+        return True
+    strays = len(head.translate(None, delete=_TEXT_BYTES))
+    return b"\0" not in head and strays <= len(head) // (10 if promised in _NAMED_TEXT else 50)
 
 
 def _is_utf16(head: bytes) -> bool:

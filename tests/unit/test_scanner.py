@@ -313,6 +313,8 @@ TYPES = [
     ("a.txt", "größer".encode("latin-1"), "text/plain", False),
     ("a.txt", "größer".encode("utf-16"), "text/plain", False),
     ("a.txt", "a longer text without a mark".encode("utf-16-le"), "text/plain", False),
+    ("a.log", b"a log with a stray \x01 in it", "text/plain", False),
+    ("a.txt", b"a zero is no text\0", "application/octet-stream", True),
     ("a.txt", b"%PDF-1.7", "application/pdf", True),
     ("a", b"\n\n%PDF-1.7\n\x80\0", "application/pdf", False),
     ("a.pdf", b"no PDF", "text/plain", True),

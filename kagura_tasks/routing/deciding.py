@@ -69,7 +69,7 @@ async def decide(
     """
     started = time.perf_counter()
     table.check_query(query)
-    question = _question(query, context)
+    question = Question.of(query, context)
     evidence = await _gathered(table, question, outside, name)
     if _takes_its_time(table, question):
         decision = await asyncio.to_thread(concluded, table, query, context, evidence)
@@ -137,7 +137,7 @@ def ranked(table: RouteTable, decision: Decision) -> list[Scored]:
 
 def concluded(table: RouteTable, query: str, context: ContextAnalysis | None, evidence: Json) -> Decision:
     """What follows from the query, its context, and what others said. Raises InvalidRequest for foreign evidence."""
-    scores, reason = _scores(table, _question(query, context), evidence)
+    scores, reason = _scores(table, Question.of(query, context), evidence)
     found = _best_first(scores)
     best = found[0] if found else None
     record: dict[str, Any] = {
@@ -208,12 +208,6 @@ def _with_earlier(now: Sequence[Scored], before: Sequence[Scored]) -> list[Score
     """The better of both, of each agent."""
     weighed = [one.model_copy(update={"score": round(one.score * _EARLIER, DIGITS)}) for one in before]
     return [max(pair, key=lambda one: one.score) for pair in zip(now, weighed, strict=True)]
-
-
-def _question(query: str, context: ContextAnalysis | None) -> Question:
-    if context is None:
-        return Question(text=query)
-    return Question(text=context.rewritten or query, earlier=context.earlier)
 
 
 def _index(table: RouteTable) -> IntentIndex:

@@ -50,6 +50,13 @@ class Question(Wire):
     text: str
     earlier: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, query: str, context: ContextAnalysis | None) -> Question:
+        """The question in a query, as it is understood in its conversation."""
+        if context is None:
+            return cls(text=query)
+        return cls(text=context.rewritten or query, earlier=context.earlier)
+
 
 class Decision(Wire):
     """Which agent a query is for. A record: `replay` comes to the same decision from it and the router alone.
@@ -92,9 +99,7 @@ class Decision(Wire):
     @property
     def question(self) -> Question:
         """What was decided about."""
-        if self.context is None:
-            return Question(text=self.query)
-        return Question(text=self.context.rewritten or self.query, earlier=self.context.earlier)
+        return Question.of(self.query, self.context)
 
     @property
     def resolved_query(self) -> str:

@@ -11,7 +11,9 @@ import hashlib
 from collections.abc import Sequence
 from math import sqrt
 from operator import mul
-from typing import Final, cast
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from kagura_tasks.routing.decision import Scored
 from kagura_tasks.routing.intent import DIGITS
@@ -23,6 +25,8 @@ Vector = Sequence[float]
 _NEAREST: Final = 3
 
 _LOCAL_FLOOR: Final = 0.7
+
+_SCORES: Final = TypeAdapter(list[Scored])
 
 
 def samples_of(route: Route) -> tuple[str, ...]:
@@ -43,8 +47,8 @@ def evidence_of(scores: Sequence[Scored], query: Vector) -> Json:
 
 
 def scores_in(evidence: Json) -> list[Scored]:
-    """The scores that were recorded. Raises ValueError where there are none."""
-    return [Scored.model_validate(one) for one in cast("list[object]", evidence.get("scores") or ())]
+    """The scores that were recorded. Raises pydantic's ValidationError where there are none."""
+    return _SCORES.validate_python(evidence.get("scores"))
 
 
 def _scored(route: Route, vectors: Sequence[Vector], query: Vector, floor: float) -> Scored:

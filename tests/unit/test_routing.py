@@ -267,6 +267,16 @@ async def test_nearness_chooses_and_replays_without_vectors():
     assert replay(among, Decision.model_validate_json(decision.model_dump_json())) == decision
 
 
+@pytest.mark.parametrize("evidence", [{}, {"scores": 5}, {"scores": [{"agent": 1}]}, {"scores": "secret"}])
+def test_a_record_without_evidence_is_refused(evidence: dict[str, Any]):
+    """What nobody recorded cannot be decided again."""
+    among = table(strategy="semantic")
+    record = decided("weather").model_copy(update={"table_sha": among.sha, "evidence": evidence})
+    with pytest.raises(InvalidRequest, match="holds no scores") as caught:
+        replay(among, record)
+    assert "secret" not in str(caught.value)
+
+
 def turns(*contents: str) -> list[Turn]:
     """The user and the assistant in turn."""
     roles = ("user", "assistant")

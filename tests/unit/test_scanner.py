@@ -278,6 +278,36 @@ def test_a_link_in_the_middle_of_a_path_is_not_followed(root: Path):
         pass
 
 
+def test_what_takes_a_files_place_between_two_looks_is_not_read(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """A link is not followed then either, and a pipe is not waited for."""
+    write(root, "a.txt")
+    (root / "link").symlink_to("/etc/passwd")
+    os.mkfifo(root / "pipe")
+    before = (root / "a.txt").stat()
+    with opened_root(str(root), None) as folder, monkeypatch.context() as patch:
+        patch.setattr("kagura_tasks.files.opening.os.stat", lambda *_, **__: before)
+        for name in ("link", "pipe"):
+            with pytest.raises(FileNotAllowed), opened_file(folder, name):
+                pass
+
+
+def test_a_reference_to_a_device_opens_nothing(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """To open one may be to do something with it."""
+    os.mkfifo(root / "pipe")
+    opened: list[object] = []
+    really = os.open
+
+    def noted(path: str, *args: int, **kwargs: int) -> int:
+        opened.append(path)
+        return really(path, *args, **kwargs)
+
+    with opened_root(str(root), None) as folder:
+        monkeypatch.setattr("kagura_tasks.files.opening.os.open", noted)
+        with pytest.raises(FileNotAllowed, match="is a pipe"), opened_file(folder, "pipe"):
+            pass
+    assert opened == []
+
+
 def test_only_allowed_roots_are_opened(root: Path):
     """A root has to be one of them, or below one; neither `..` nor a link is a way round."""
     write(root, "x/a.txt")

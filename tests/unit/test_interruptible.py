@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from kagura_tasks.worker.interruptible import Forsaken, Interruptible
 from tests.support.wait import until
+from tests.support.workers import ROOT
 
 
 def in_thread(target: Callable[[], None]) -> threading.Thread:
@@ -62,6 +65,38 @@ def test_what_is_not_in_the_function_is_not_interrupted():
     gate.set()
     thread.join(10)
     assert seen == ["went on"]
+
+
+@pytest.mark.parametrize("interrupts", [0, 1, 2])
+def test_a_process_can_be_traced_afterwards(interrupts: int):
+    """Nothing is left pending in the interpreter: in 3.11, the first function that is traced would never end."""
+    code = f"""
+import sys, threading, time
+from kagura_tasks.worker.interruptible import Forsaken, Interruptible
+
+function, inside = Interruptible(), threading.Event()
+
+def body():
+    inside.set()
+    time.sleep(0.05)  # what comes meanwhile is raised, or taken back, when it returns
+
+def runs():
+    try:
+        function.run(body)
+    except Forsaken:
+        pass
+
+thread = threading.Thread(target=runs)
+thread.start()
+inside.wait()
+for _ in range({interrupts}):
+    function.interrupt(Forsaken)
+thread.join()
+sys.settrace(lambda *_: None)
+print((lambda: "traced")())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "traced\n"
 
 
 def test_an_interruption_at_any_moment_stays_in_its_function():

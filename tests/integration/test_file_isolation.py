@@ -96,13 +96,13 @@ async def test_six_hostile_files_fail_alone(tmp_path: Path):
     assert took_s < 3 + 5
     (hung,) = [row for row in loaded.failed if row.path == "hangs.pdf"]
     assert 3 <= hung.seconds < 3 + 2
-    assert peak() < 512_000_000
+    assert 0 < peak() < 512_000_000
     assert "secret" not in "".join(document.text for document in loaded)
 
 
 @contextmanager
 def peak_memory() -> Iterator[Any]:
-    """The most memory that a child of this process has at a time, looked at while the block runs."""
+    """The most memory that a parser of this process has at a time, looked at while the block runs."""
     most = [0]
     this = psutil.Process()
 
@@ -110,7 +110,9 @@ def peak_memory() -> Iterator[Any]:
         while True:
             for child in this.children():
                 try:
-                    most[0] = max(most[0], child.memory_info().rss)
+                    # Workers of other tests are children, too.
+                    if any("kagura_tasks.files" in word for word in child.cmdline()):
+                        most[0] = max(most[0], child.memory_info().rss)
                 except psutil.NoSuchProcess:
                     continue
             await asyncio.sleep(0.02)
@@ -153,7 +155,7 @@ async def test_memory_is_bounded(tmp_path: Path):
     (row,) = loaded.failed
     assert isinstance(row.exception, ParserDied)
     assert "memory" in row.reason
-    assert peak() < 320_000_000
+    assert 0 < peak() < 320_000_000
 
 
 async def test_its_parents_memory_is_not_its_own(tmp_path: Path):

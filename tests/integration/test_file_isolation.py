@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,13 @@ TEXT = "text/plain"
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[ParserPool]:
+async def pool() -> AsyncGenerator[ParserPool]:
     async with ParserPool(1, FileLimits(parse_timeout_s=20)) as pool:
         yield pool
 
 
 @contextmanager
-def opened(path: Path, content: bytes = b"text") -> Iterator[int]:
+def opened(path: Path, content: bytes = b"text") -> Generator[int]:
     path.write_bytes(content)
     file = os.open(path, os.O_RDONLY)
     try:
@@ -101,7 +101,7 @@ async def test_six_hostile_files_fail_alone(tmp_path: Path):
 
 
 @contextmanager
-def peak_memory() -> Iterator[Any]:
+def peak_memory() -> Generator[Any]:
     """The most memory that a parser of this process has at a time, looked at while the block runs."""
     most = [0]
     this = psutil.Process()
@@ -109,12 +109,10 @@ def peak_memory() -> Iterator[Any]:
     async def look() -> None:
         while True:
             for child in this.children():
-                try:
+                with suppress(psutil.NoSuchProcess):
                     # Workers of other tests are children, too.
                     if any("kagura_tasks.files" in word for word in child.cmdline()):
                         most[0] = max(most[0], child.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
             await asyncio.sleep(0.02)
 
     looking = asyncio.get_running_loop().create_task(look())

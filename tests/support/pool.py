@@ -61,8 +61,10 @@ class PoolScene:
 
     def stats(self) -> dict[str, Any]:
         """What `inspect stats` says of the pool."""
-        found = self.app.control.inspect([self.worker.hostname], timeout=5.0).stats()
-        return (found or {})[self.worker.hostname]["pool"]
+        # What is asked of a worker that has just begun to listen may be lost.
+        inspect = self.app.control.inspect([self.worker.hostname], timeout=5.0)
+        found = until(lambda: inspect.stats() or {}, what="an answer of the worker")
+        return found[self.worker.hostname]["pool"]
 
     def until_settled(self) -> None:
         """Wait until no worker holds anything."""

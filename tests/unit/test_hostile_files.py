@@ -42,6 +42,17 @@ def test_a_member_with_a_password_is_said():
         loaded("a.docx", bytes(content))
 
 
+def test_an_archive_that_is_packed_in_an_unknown_way_is_said():
+    """It is not broken: another program may read it."""
+    content = bytearray(files.docx())
+    for sign, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        place = -1
+        while (place := content.find(sign, place + 1)) >= 0:
+            content[place + offset] = 93  # Zstandard
+    with pytest.raises(FileDamaged, match="packed in a way"):
+        loaded("a.docx", bytes(content))
+
+
 @pytest.mark.parametrize("name", ["a.pdf", "a.docx", "a.pptx", "a.epub"])
 def test_a_file_that_is_cut_off_is_damaged(name: str):
     """Whatever its kind."""

@@ -68,8 +68,11 @@ class Archive:
     def _damage_named(self) -> Generator[None]:
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        except (zipfile.BadZipFile, zlib.error, EOFError):
             raise FileDamaged(self._source.path, "its archive is cut off or broken") from None
+        except RuntimeError:
+            # zipfile has no other class for a compression, a version or an encryption that it does not know.
+            raise FileDamaged(self._source.path, "its archive is packed in a way that is not read here") from None
 
     def _check(self, unpacked_bytes: int, packed_bytes: int) -> None:
         if unpacked_bytes > max(_HARMLESS_BYTES, _MAX_RATIO * packed_bytes):

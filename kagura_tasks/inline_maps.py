@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from kagura_tasks.errors import KaguraTasksError, MapExpired, PriceUnknown, TaskCancelled, TaskFailed
+from kagura_tasks.errors import KaguraTasksError, MapExpired, TaskCancelled, TaskFailed
 from kagura_tasks.groups import Answer, LLMGroupResult, MapOutcome, MapProgress, stopped
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.mapping import MapOrder, PlannedItem
@@ -122,6 +122,7 @@ class InlineMap:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._outcomes: dict[int, MapOutcome] = {}
         self._failed = 0
+        self._spent_usd = 0.0
         self._ended: list[int | None] = []
         self._ended_at: list[float] = []
         self._news = asyncio.Condition()
@@ -220,44 +221,51 @@ class InlineMap:
 
     async def _work(self, index: int) -> None:
         request, custom_id = self._items[index]
-        answer: Answer
         try:
-            paid = None if self._budget_usd is None else partial(self._reserve, index, request)
-            answer = await self._answer(Job(request, self._name.task_id(index), before_call=paid))
+            answer = await self._answered(index, request)
         except OverBudget:
             await self._refuse(index)
             return
-        except KaguraTasksError as error:
-            answer = error
-        except asyncio.CancelledError:
-            del self._running[index]
-            raise
-        except Exception as error:  # noqa: BLE001 (a defect of one item is no reason to lose the others)
-            answer = TaskFailed(type(error).__name__)
-        del self._running[index]
-        self._reserved_usd.pop(index, None)
-        self._room += 1
         self._outcomes[index] = MapOutcome.of(index, custom_id, answer, 0)
-        self._failed += isinstance(answer, KaguraTasksError)
+        self._count(answer)
         self._ended.append(index)
         self._ended_at = [*self._ended_at[1 - _PACE :], asyncio.get_running_loop().time()]
         if self._max_failed >= 0 and self._failed > self._max_failed and self._state == "running":
             self._state = "failed"
         await self._advance()
 
+    async def _answered(self, index: int, request: CompletionRequest) -> Answer:
+        """The answer, or its error. Raises OverBudget where the item has to wait for money."""
+        paid = None if self._budget_usd is None else partial(self._reserve, index, request)
+        try:
+            return await self._answer(Job(request, self._name.task_id(index), before_call=paid))
+        except OverBudget:
+            raise
+        except KaguraTasksError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (a defect of one item is no reason to lose the others)
+            return TaskFailed(type(error).__name__)
+        finally:
+            del self._running[index]
+            self._reserved_usd.pop(index, None)
+
+    def _count(self, answer: Answer) -> None:
+        self._room += 1
+        if isinstance(answer, KaguraTasksError):
+            self._failed += 1
+        elif not answer.cached:
+            self._spent_usd += answer.usage.cost_usd or 0.0
+
     async def _reserve(self, index: int, request: CompletionRequest) -> None:
         """Set aside what the call may cost at most. Raises OverBudget or PriceUnknown."""
         usd = await dearest_usd(request)
-        if usd is None:
-            raise PriceUnknown("LiteLLM's price map does not say what a call may cost", request.model)
         others = sum(aside for other, aside in self._reserved_usd.items() if other != index)
-        if (await self._progress()).cost_usd + others + usd > (self._budget_usd or 0.0):
+        if self._spent_usd + others + usd > (self._budget_usd or 0.0):
             raise OverBudget(self._name.task_id(index))
         self._reserved_usd[index] = usd
 
     async def _refuse(self, index: int) -> None:
         """Let the item wait until others cost less than was set aside for them; where there are none, stop."""
-        del self._running[index]
         self._open.appendleft(index)
         self._room = len(self._running)
         if not self._running and self._state == "running":
@@ -292,7 +300,7 @@ class InlineMap:
             in_flight=len(self._running),
             prompt_tokens=sum(usage.prompt_tokens for usage in paid),
             completion_tokens=sum(usage.completion_tokens for usage in paid),
-            cost_usd=sum(usage.cost_usd or 0.0 for usage in paid),
+            cost_usd=self._spent_usd,
             budget_usd=self._budget_usd,
             rate_per_s=(len(self._ended_at) - 1) / since_s if since_s and len(self._ended_at) > 1 else 0.0,
         )

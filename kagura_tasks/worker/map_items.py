@@ -7,7 +7,7 @@ import json
 from typing import Any, Final, NamedTuple, cast
 
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
-from kagura_tasks.errors import MapFailed, PriceUnknown, TaskFailed
+from kagura_tasks.errors import MapFailed, TaskFailed
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.maps.names import MapName, index_of
 from kagura_tasks.maps.outcomes import document_in
@@ -60,8 +60,6 @@ async def reserve(settings: Settings, name: MapName, task_id: str, request: Comp
         HandedBack: Redis is away, or full.
     """
     usd = await dearest_usd(request)
-    if usd is None:
-        raise PriceUnknown("LiteLLM's price map does not say what a call may cost", request.model)
     client = async_client(settings.broker, settings.redis_timeout_s)
     try:
         if not await _RESERVE.arun(client, [name.key], [index_of(task_id), usd]):

@@ -28,19 +28,17 @@ class MapExpired(MapError):
 class MapFailed(MapError):
     """More items failed than `on_error` allows: no further one was started. What was answered is kept."""
 
-    def __init__(self, map_id: str, failed: int, total: int, first: str = "") -> None:
-        """Take the map's id, how many of its items failed, how many it has, and the class of the first error."""
-        super().__init__(map_id, failed, total, first)
+    def __init__(self, map_id: str, failed: int, total: int) -> None:
+        """Take the map's id, how many of its items failed, and how many it has."""
+        super().__init__(map_id, failed, total)
         self.map_id = map_id
         self.failed = failed
         self.total = total
-        self.first = first
 
     def __str__(self) -> str:
         """Say how far it came, and how to go on."""
-        first = f", the first with {self.first}" if self.first else ""
         return (
-            f"{self.failed} of the {self.total} items of map {self.map_id} failed{first}: more than `on_error` allows. "
+            f"{self.failed} of the {self.total} items of map {self.map_id} failed: more than `on_error` allows. "
             "What was answered is kept; `resume_map` goes on"
         )
 

@@ -1,4 +1,4 @@
-"""Which queues there are, which tasks, and where a request waits."""
+"""Which queues there are, which tasks, and where requests wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from kombu import Queue
 
-from kagura_tasks.schemas import CompletionRequest, Priority
+from kagura_tasks.schemas import Priority
 
 LLM: Final = "llm"
 LLM_BATCH: Final = "llm.batch"
@@ -31,11 +31,6 @@ class TaskName:
 def all_queues() -> list[Queue]:
     """Every queue, as kombu declares it."""
     return [Queue(name, routing_key=name) for name in (LLM, LLM_BATCH, ROUTING, FILES)]
-
-
-def queue_for(request: CompletionRequest) -> str:
-    """Where the request waits."""
-    return queue_of(request.priority)
 
 
 def queue_of(priority: Priority) -> str:

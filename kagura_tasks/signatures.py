@@ -12,7 +12,7 @@ from kagura_tasks.app import REDACTED
 from kagura_tasks.errors import InvalidRequest
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import OnError, ReducePlan
-from kagura_tasks.queues import ROUTING, TaskName, queue_for, queue_of
+from kagura_tasks.queues import ROUTING, TaskName, queue_of
 from kagura_tasks.requests import Prompt, request_of
 from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import CompletionRequest, Priority, problems_of
@@ -51,7 +51,7 @@ def complete(
     # Workers of an older version do not know the later ones.
     kwargs = {"looked_up": looked_up, **({"stream": True} if stream else {}), **_if_collected(on_error)}
     document = request.model_dump(mode="json", exclude_defaults=True)
-    return _signature(app, TaskName.COMPLETE, request, args=[document], kwargs=kwargs, immutable=True)
+    return _signature(app, TaskName.COMPLETE, request.priority, args=[document], kwargs=kwargs, immutable=True)
 
 
 def reduce(
@@ -104,7 +104,7 @@ def plan_of(request: CompletionRequest, **how: Any) -> ReducePlan:
 def planned(app: Celery, plan: ReducePlan, on_error: OnError = "raise") -> Signature[dict[str, object]]:
     """The message that asks a worker to go by this plan with what came before."""
     kwargs = {"plan": plan.model_dump(mode="json", exclude_defaults=True), **_if_collected(on_error)}
-    return _signature(app, TaskName.REDUCE, plan.asks("?"), kwargs=kwargs)
+    return _signature(app, TaskName.REDUCE, plan.asks("?").priority, kwargs=kwargs)
 
 
 def route(app: Celery, order: RouteOrder) -> Signature[dict[str, object]]:
@@ -116,32 +116,32 @@ def route(app: Celery, order: RouteOrder) -> Signature[dict[str, object]]:
         app: The Celery app to send through.
         order: Of `AgentRouter.order`.
     """
-    return app.signature(
-        TaskName.ROUTE,
-        args=[order.model_dump(mode="json", exclude_defaults=True)],
-        queue=ROUTING,
-        priority=int(order.priority),
-        argsrepr=REDACTED,
-        kwargsrepr=REDACTED,
-        immutable=True,
-    )
+    document = order.model_dump(mode="json", exclude_defaults=True)
+    return _signature(app, TaskName.ROUTE, order.priority, ROUTING, args=[document], immutable=True)
 
 
 def embed(app: Celery, request: CompletionRequest) -> Signature[dict[str, object]]:
     """The message that asks a worker for the vectors of a request's messages, by its model."""
-    return app.signature(
-        TaskName.EMBED,
-        args=[request.model_dump(mode="json", exclude_defaults=True)],
-        queue=ROUTING,
-        priority=int(request.priority),
-        argsrepr=REDACTED,
-        kwargsrepr=REDACTED,
-        immutable=True,
-    )
+    document = request.model_dump(mode="json", exclude_defaults=True)
+    return _signature(app, TaskName.EMBED, request.priority, ROUTING, args=[document], immutable=True)
 
 
-def _signature(app: Celery, task: str, request: CompletionRequest, **what: Any) -> Signature[dict[str, object]]:
-    how = {"queue": queue_for(request), "priority": int(request.priority)}
+def map_item(app: Celery, name: MapName, token: str, priority: Priority) -> Signature[dict[str, object]]:
+    """The message that asks a worker for one item of a map. Which one, its task's id says; its prompt is in the map."""
+    return _signature(app, TaskName.MAP_ITEM, priority, args=[name.tenant, name.map_id, token])
+
+
+def reduce_map(app: Celery, name: MapName, priority: Priority, plan: ReducePlan) -> Signature[dict[str, object]]:
+    """The message that asks a worker for one completion of all that a map came to."""
+    kwargs = {"plan": plan.model_dump(mode="json", exclude_defaults=True)}
+    return _signature(app, TaskName.REDUCE_MAP, priority, args=[name.tenant, name.map_id], kwargs=kwargs)
+
+
+def _signature(
+    app: Celery, task: str, priority: Priority, queue: str | None = None, **what: Any
+) -> Signature[dict[str, object]]:
+    """`queue`: default: the priority's. `what`: arguments, which neither events nor logs show, and other options."""
+    how = {"queue": queue or queue_of(priority), "priority": int(priority)}
     return app.signature(task, **what, **how, argsrepr=REDACTED, kwargsrepr=REDACTED)
 
 
@@ -149,28 +149,3 @@ def _if_collected(on_error: OnError) -> dict[str, str]:
     if on_error not in ("raise", "collect"):
         raise InvalidRequest('on_error is "raise" or "collect"')
     return {"on_error": on_error} if on_error == "collect" else {}
-
-
-def map_item(app: Celery, name: MapName, token: str, priority: Priority) -> Signature[dict[str, object]]:
-    """The message that asks a worker for one item of a map. Which one, its task's id says; its prompt is in the map."""
-    return app.signature(
-        TaskName.MAP_ITEM,
-        args=[name.tenant, name.map_id, token],
-        queue=queue_of(priority),
-        priority=int(priority),
-        argsrepr=REDACTED,
-        kwargsrepr=REDACTED,
-    )
-
-
-def reduce_map(app: Celery, name: MapName, priority: Priority, plan: ReducePlan) -> Signature[dict[str, object]]:
-    """The message that asks a worker for one completion of all that a map came to."""
-    return app.signature(
-        TaskName.REDUCE_MAP,
-        args=[name.tenant, name.map_id],
-        kwargs={"plan": plan.model_dump(mode="json", exclude_defaults=True)},
-        queue=queue_of(priority),
-        priority=int(priority),
-        argsrepr=REDACTED,
-        kwargsrepr=REDACTED,
-    )

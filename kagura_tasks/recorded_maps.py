@@ -83,7 +83,7 @@ class RecordedMap:
             await self._store.stop("cancelled")
 
     async def ended(self) -> None:
-        """Return once nothing is left to do, however it ended. Raises TaskCancelled, MapExpired, ResultTimeout."""
+        """Return once all items have ended. Raises what ended the map before, MapExpired and ResultTimeout."""
         async with self._news() as news:
             while not await self._has_ended():
                 while (heard := await news.next()) and not heard & _OF_THE_WHOLE:
@@ -99,7 +99,7 @@ class RecordedMap:
                     if page.outcomes:
                         yield [_outcome(stored) for stored in page.outcomes]
                     news.note()
-                elif page is not None and await self._is_over(page):
+                elif page is not None and await self._is_over(page.state):
                     return
                 else:
                     _ = await news.next()
@@ -120,25 +120,22 @@ class RecordedMap:
             await asyncio.sleep(_RECONNECT_S)
             return None
 
-    async def _is_over(self, page: Page) -> bool:
-        """No outcome will follow those that were read. Raises what ended the map early."""
-        if page.state == "cancelled":
-            raise TaskCancelled(self._name.map_id)
-        if page.state in ("failed", "over_budget"):
-            raise stopped(self._name.map_id, await self.progress())
-        return page.state == "done"
-
     async def _has_ended(self) -> bool:
+        """Nothing is left to do; False where Redis is away for now. Raises what ended the map early."""
         try:
             fields, _, _ = await self._store.fields()
         except REDIS_AWAY:
             await asyncio.sleep(_RECONNECT_S)
             return False
-        if fields["state"] == "cancelled":
+        return await self._is_over(fields["state"])
+
+    async def _is_over(self, state: str) -> bool:
+        """All items of a map in this state have ended. Raises what ended it early."""
+        if state == "cancelled":
             raise TaskCancelled(self._name.map_id)
-        if fields["state"] == "over_budget":
+        if state in ("failed", "over_budget"):
             raise stopped(self._name.map_id, await self.progress())
-        return "ended_ms" in fields
+        return state == "done"
 
     async def _give_up(self) -> None:
         """Say why nothing was heard for so long: Redis is away, or nothing ends."""

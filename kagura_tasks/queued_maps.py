@@ -49,6 +49,9 @@ class QueueMaps:
                 changes = MapChanges(window=order.window, budget_usd=order.budget_usd)
                 return self.resume(order.map_id, order.tenant, changes)
             try:
+                if order.reduce is not None:
+                    # That of an older map of this id would be taken for the new one's.
+                    WAITING.run(task_store.forget(self._settings, name.reduce_id))
                 total = _upload(store, items)
                 is_started = WAITING.run(store.start(self._terms(store, order, total)))
             except BaseException:

@@ -96,6 +96,11 @@ async def find_with_epoch(settings: Settings, task_id: str) -> tuple[TaskRecord,
     return TaskRecord.parse(task_id, value), epoch
 
 
+async def forget(settings: Settings, task_id: str) -> None:
+    """Forget whatever is known of the task. Raises redis-py's errors where Redis is away."""
+    await async_client(settings.results, settings.redis_timeout_s).delete(record_key(task_id))
+
+
 def cancel(settings: Settings, task_id: str) -> bool:
     """Record the task as cancelled, unless it has an outcome; whether it was. One atomic step.
 

@@ -121,6 +121,15 @@ def test_the_same_id_is_the_same_answer(maps: MapScene):
     assert maps.stub.count() == 3
 
 
+def test_a_map_that_is_begun_anew_gets_a_reduction_of_its_own(maps: MapScene):
+    """Redis forgot the map of this id, but not what it was reduced to: nobody takes that for the new one's."""
+    old = maps.client.map_reduce(["tea"], map="About {{ item }}.", reduce=TOGETHER, id="report")
+    assert "tea" in old.get(timeout_s=60).text
+    maps.redis.delete(*maps.keys())
+    new = maps.client.map_reduce(["rice"], map="About {{ item }}.", reduce=TOGETHER, id="report")
+    assert new.get(timeout_s=60).text == "Together, 1, 0 of which failed: <About rice.>"
+
+
 def test_a_reduction_whose_queue_was_purged_is_sent_again(maps: MapScene):
     """`resume_map` notices that it is neither in a queue nor with a worker."""
     maps.stub.script(when="held", echoes=True, held=True)

@@ -36,7 +36,7 @@ READERS: Final = {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
         *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes", "file_roots"),
-        *("tool_modules", "tool_timeout_s", "tool_result_bytes"),
+        *("tool_modules", "tool_timeout_s", "tool_result_bytes", "heartbeat_file"),
     },
 }
 

@@ -110,6 +110,7 @@ class Settings(BaseSettings):
             it, too. Without it a worker runs none.
         tool_timeout_s: Seconds for one call of a tool that does not say itself.
         tool_result_bytes: So much of a tool's result is told to the model.
+        heartbeat_file: A file that a worker touches every 2 s while it takes tasks, for health checks. None by default.
         concurrency: Calls in flight in one worker process.
         redis_timeout_s: Seconds after which an answer of Redis is no longer waited for.
     """
@@ -167,6 +168,7 @@ class Settings(BaseSettings):
     tool_modules: str | None = Field(default=None, pattern=_MODULES)
     tool_timeout_s: float = Field(default=60.0, gt=0)
     tool_result_bytes: int = Field(default=100_000, ge=1_000)
+    heartbeat_file: str | None = None
     concurrency: int = Field(default=256, gt=0)
     redis_timeout_s: float = Field(default=2.0, gt=0)
 

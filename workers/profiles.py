@@ -42,5 +42,8 @@ class Profile:
 PROFILES: Final[dict[str, Profile]] = {
     "interactive": Profile(queues=(queues.LLM, queues.ROUTING)),
     "batch": Profile(queues=(queues.LLM_BATCH,)),
+    "routing": Profile(queues=(queues.ROUTING,)),
+    # Each holds a document, of many megabytes perhaps, and few can be parsed at a time.
+    "files": Profile(queues=(queues.FILES,), concurrency=32),
     "all": Profile(queues=(queues.LLM, queues.ROUTING, queues.LLM_BATCH, queues.FILES)),
 }

@@ -17,6 +17,8 @@ class ProfileName(StrEnum):
 
     interactive = "interactive"
     batch = "batch"
+    routing = "routing"
+    files = "files"
     all = "all"
 
 

@@ -20,18 +20,15 @@ from pathlib import Path
 
 import pytest
 import redis
-import yaml
 
 import kagura_tasks
 from docs import generate
 from kagura_tasks import LLMClient, Settings, errors, signatures
 from kagura_tasks.connections import celery_url
 from kagura_tasks.errors import KaguraTasksError
-from kagura_tasks.settings import ENV_PREFIX
 from kagura_tasks.streaming import sse
 from tests.support.llm import LlmServer
 from tests.support.workers import NOT_INHERITED, ROOT, Fleet, Worker, WorkerOptions
-from workers.profiles import PROFILES
 
 PAGES = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))]
 EXAMPLES = ROOT / "examples"
@@ -282,27 +279,6 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     for page in pages:
         loaded = re.findall(r'<(?:link|script|img|iframe)\b[^>]*?(?:href|src)="([^"]+)"', page.read_text("utf-8"))
         assert not [address for address in loaded if re.match(r"(https?:)?//", address)]
-
-
-def test_the_compose_file_opens_flower_alone_and_on_loopback():
-    """No server has a port outside; Flower has one on this machine, and wants a login."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
-    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert ports == {"flower": ["127.0.0.1:5555:5555"]}
-    assert services["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
-
-
-def test_the_compose_file_is_about_what_there_is():
-    """Its profiles, settings, files and eviction policies are ours."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
-    commands = {name: service["command"] for name, service in services.items()}
-    workers = [command for command in commands.values() if "worker" in command]
-    assert {command[command.index("--profile") + 1] for command in workers} <= set(PROFILES)
-    assert (commands["redis"][-1], commands["cache"][-1]) == ("noeviction", "allkeys-lru")
-    known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
-    used = {name for service in services.values() for name in service.get("environment", {})}
-    assert {name for name in used if name.startswith(ENV_PREFIX)} <= known
-    assert (ROOT / services["flower"]["build"]["dockerfile"]).is_file()
 
 
 def test_the_round_trips_are_those_of_the_page(

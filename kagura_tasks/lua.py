@@ -27,6 +27,10 @@ class LuaScript:
         """The script in the package's file; several files are one script, top to bottom."""
         return cls("\n".join((files(package) / name).read_text("utf-8") for name in names))
 
+    def behind(self, *functions: LuaScript) -> LuaScript:
+        """The same script with these functions in front of it."""
+        return LuaScript("\n".join(part.text for part in (*functions, self)))
+
     def run(self, client: SyncRedis, keys: list[str], args: list[Argument]) -> object:
         """What the script returns. A server that does not know it yet (a new one, a flushed one) is told."""
         try:

@@ -15,13 +15,15 @@ from kagura_tasks import delivery_keys, parking
 from kagura_tasks.app import result_url
 from kagura_tasks.connections import CANNOT_WRITE_NOW
 from kagura_tasks.lua import LuaScript
+from kagura_tasks.metrics.steps import ADD_UP
+from kagura_tasks.metrics.tallies import counted_in
 from kagura_tasks.redis_types import SyncRedis
 from kagura_tasks.result_writer import ResultWriter, Write, result_writer
 from kagura_tasks.settings import RedisUrl
 
 _StockBackend: Any = RedisBackend
 
-STORE: Final = LuaScript.load(__package__ or "", "bury.lua", "store_result.lua")
+STORE: Final = LuaScript.load(__package__ or "", "bury.lua", "store_result.lua").behind(ADD_UP)
 
 
 class ResultBackend(_StockBackend):
@@ -52,12 +54,13 @@ class ResultBackend(_StockBackend):
             raise _too_large(state, task_id)
         ttl_s = self.failure_expires if state == states.FAILURE else self.expires
         keys = [_text(self.get_key_for_task(task_id)), delivery_keys.taken_key(tag_of(request) or task_id)]
-        stored = Write(STORE, (*keys, delivery_keys.COUNTS), (record, int(ttl_s or 0)))
-        wait = parking.awaiter()
-        if wait is None:
-            self.ensure(self._run_store, (stored,))
-        else:
-            wait(self._writer.store(stored))
+        with counted_in(request, state) as did:
+            stored = Write(STORE, (*keys, delivery_keys.COUNTS), (record, int(ttl_s or 0), did))
+            wait = parking.awaiter()
+            if wait is None:
+                self.ensure(self._run_store, (stored,))
+            else:
+                wait(self._writer.store(stored))
         return result
 
     @property

@@ -32,6 +32,16 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    def to_json_text(self) -> str:
+        """It as JSON, without what is as it is by default."""
+        try:
+            return self.model_dump_json(exclude_defaults=True)
+        except PydanticSerializationError as error:
+            # pydantic takes a Ctrl-C that comes meanwhile for an error of what it writes (2.14).
+            if str(error).rstrip(": ").endswith(KeyboardInterrupt.__name__):
+                raise KeyboardInterrupt from None
+            raise
+
 
 class Message(BaseModel):
     """One chat turn, in OpenAI's form. Fields that only some providers know (`cache_control`, ...) travel along.
@@ -142,28 +152,31 @@ class CompletionRequest(Wire):
         """What it asks for is all in it: an equal request deserves the same answer."""
         return self.use_cache and self.conversation is None and (self.tools is None or self.tools.are_pure)
 
-    def to_json_text(self) -> str:
-        """The request as JSON, without what is as it is by default."""
-        try:
-            return self.model_dump_json(exclude_defaults=True)
-        except PydanticSerializationError as error:
-            # pydantic takes a Ctrl-C that comes meanwhile for an error of what it writes (2.14).
-            if str(error).rstrip(": ").endswith(KeyboardInterrupt.__name__):
-                raise KeyboardInterrupt from None
-            raise
-
 
 def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_zero(value: int) -> bool:
+    return value == 0
+
+
 class Usage(Wire):
-    """What a call used. `cost_usd` is None where LiteLLM's price map does not know the model."""
+    """What a call used.
+
+    Attributes:
+        prompt_tokens: Of the prompt.
+        completion_tokens: Of the answer.
+        total_tokens: Of both, as the provider adds them up.
+        cost_usd: None where LiteLLM's price map does not know the model.
+        cached_prompt_tokens: Those of the prompt that the provider had in a cache of its own, and gave for less.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     cost_usd: float | None = None
+    cached_prompt_tokens: int = Field(default=0, ge=0, exclude_if=_is_zero)
 
 
 class Completion(Wire):

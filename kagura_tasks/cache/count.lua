@@ -1,4 +1,12 @@
--- Functions that the cache's scripts share. A script is this file and one other, joined.
+-- Functions that the cache's scripts share. A script is metrics/add_up.lua, this file and one other, joined.
+
+-- Count look-ups for the fleet's metrics, too: of the tenant and the model that the key of an entry or a flight names.
+local function count_lookups(key, name, times)
+  local tenant, rest = string.match(key, '^kagura:cache:([^:]+):entry:(.+)$')
+  if not tenant then tenant, rest = string.match(key, '^kagura:flight:([^:]+):(.+)$') end
+  -- Whoever chose a key of its own need not have named a model.
+  if tenant then add_up(tenant, string.match(rest, '^v%d+:(%S+):%x+$') or '(none)', '(none)', {[name] = times}) end
+end
 
 -- Add one to a counter and keep the counters alive for `ttl_s` more.
 local function count(stats, name, ttl_s)
@@ -35,10 +43,11 @@ local function count_saved(stats, answer, times)
 end
 
 -- Count those who got a running call's answer. An error is no answer.
-local function count_shared(stats, outcome, followers, ttl_s)
+local function count_shared(flight, stats, outcome, followers, ttl_s)
   local answer = cjson.decode(outcome).completion
   if not answer or followers == 0 then return end
   redis.call('HINCRBY', stats, 'shared', followers)
+  count_lookups(flight, 'cache_shared', followers)
   redis.call('EXPIRE', stats, ttl_s)
   count_saved(stats, answer, followers)
 end

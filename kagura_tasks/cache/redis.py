@@ -7,6 +7,7 @@ from typing import Final, cast
 from kagura_tasks.cache.backend import CacheEntry, CacheStats, Selection, tags_of
 from kagura_tasks.connections import async_client, close_async_clients, sync_client
 from kagura_tasks.lua import LuaScript
+from kagura_tasks.metrics.steps import ADD_UP
 from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
@@ -15,7 +16,7 @@ PREFIX: Final = "kagura:cache:"
 #: Counters that nobody touched for a month go.
 STATS_TTL_S: Final = 30 * 86_400
 
-_LOOKUP = LuaScript.load(__package__ or "", "count.lua", "lookup.lua")
+_LOOKUP = LuaScript.load(__package__ or "", "count.lua", "lookup.lua").behind(ADD_UP)
 _STORE = LuaScript.load(__package__ or "", "store.lua", "store_entry.lua")
 _BATCH: Final = 500
 

@@ -19,9 +19,14 @@ from kombu import Connection, Queue
 from kombu.transport.redis import Channel
 from kombu.utils.json import dumps
 
+from kagura_tasks.metrics.queue_wait import SENT_AT_HEADER
+
 #: What stands for the task's id, and for how many messages the map has sent, in the message of any item (advance.lua).
 ITEM: Final = "@ITEM@"
 SENT: Final = "@SENT@"
+
+#: What stands for when the message is sent (Unix ms), in those for items and in any other (advance.lua).
+NOW: Final = "@NOW@"
 
 _RedisChannel: Any = Channel
 
@@ -59,6 +64,7 @@ def _written(app: Celery, signature: Signature[Any], task_id: str) -> dict[str, 
         channel: Any = connection.default_channel
         written: dict[str, Any] = channel._get(queue.name)
         channel.queue_delete(queue.name)
+    written["headers"][SENT_AT_HEADER] = NOW
     written["properties"]["delivery_info"] = {"exchange": "", "routing_key": wanted}
     return written
 

@@ -1,7 +1,8 @@
--- Keep an item's outcome, and send the next item. Joined behind advance.lua.
+-- Keep an item's outcome, count what its task did, and send the next item. Joined behind advance.lua and add_up.lua.
 -- KEYS: map, the mark of a taken message, counters
 -- ARGV: the item's number, 'done', 'failed' or 'cancelled', its outcome, '1' where it cost nothing or '', then the tokens of
---       the prompt and of the answer, the cost (USD; '' unknown) of the call behind it, and the token of its map
+--       the prompt and of the answer, the cost (USD; '' unknown) of the call behind it, the token of its map, and what its task did
+--       (see add_up_all)
 -- Returns 1, or 0 where nothing was kept: the message was given to another worker, the item has an outcome, or the map is gone,
 -- perhaps replaced by another of its name.
 local map, index, kind = KEYS[1], ARGV[1], ARGV[2]
@@ -11,7 +12,10 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
 local state, token = unpack(redis.call('HMGET', map, 'state', 'token'))
-if not state or token ~= ARGV[8] then return 0 end
+if not state or token ~= ARGV[8] then
+  add_up_all(ARGV[9])
+  return 0
+end
 local now = now_ms()
 local was_flying = redis.call('SREM', map .. ':flying', index) == 1
 local was_ending = redis.call('SREM', map .. ':ending', index) == 1
@@ -44,6 +48,8 @@ elseif redis.call('HSETNX', map .. ':outcomes', index, ARGV[3]) == 1 then
     if ARGV[7] ~= '' then redis.call('HINCRBYFLOAT', map, 'cost_usd', ARGV[7]) end
   end
 end
+-- Neither is true of what is sent again.
+if kept == 1 or was_flying then add_up_all(ARGV[9]) end
 advance(map, now)
 touch(map)
 redis.call('PUBLISH', map, index)

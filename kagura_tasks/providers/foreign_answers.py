@@ -73,4 +73,11 @@ def usage_in(response: Any) -> Usage:
         completion_tokens=used.completion_tokens or 0 if used else 0,
         total_tokens=used.total_tokens or 0 if used else 0,
         cost_usd=response._hidden_params.get("response_cost"),
+        cached_prompt_tokens=_cached_tokens(used),
     )
+
+
+def _cached_tokens(used: Any) -> int:
+    """The prompt's tokens that the provider had cached: LiteLLM tells them of every provider in OpenAI's place."""
+    told = getattr(getattr(used, "prompt_tokens_details", None), "cached_tokens", None)
+    return told if isinstance(told, int) and told > 0 else 0

@@ -66,6 +66,7 @@ class PriceList:
             completion_tokens=completion,
             total_tokens=cast(int, used.get("total_tokens")),
             cost_usd=cost,
+            cached_prompt_tokens=_told_as_cached(used) if cached is None else cached,
         )
 
     def _look_up(self, billed: Billed) -> _Prices | None:
@@ -81,6 +82,13 @@ class PriceList:
 def _usage(prompt: int, completion: int, *, cached: int = 0) -> Json:
     details: dict[str, Any] = {"prompt_tokens_details": {"cached_tokens": cached}} if cached else {}
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **details}
+
+
+def _told_as_cached(used: Json) -> int:
+    """The same, of a usage that LiteLLM prices. What is no such number counts as none."""
+    details = used.get("prompt_tokens_details")
+    told = details.get("cached_tokens") if isinstance(details, dict) else None
+    return told if isinstance(told, int) and told >= 0 else 0
 
 
 def _cached_tokens(used: Json) -> int | None:

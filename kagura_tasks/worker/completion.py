@@ -114,7 +114,8 @@ class CompletionRunner:
             if job.before_call is not None:
                 await job.before_call()
             try:
-                completion = await call(job.request, job.request.timeout_s or self.call_timeout_s)
+                timeout_s = job.request.timeout_s or self.call_timeout_s
+                completion = await job.tally.calling(job.request, call(job.request, timeout_s))
                 # Attempts whose worker died are attempts too.
                 return completion.model_copy(update={"attempts": tries.attempts + job.attempt - 1})
             except TransientError as error:

@@ -12,6 +12,7 @@ from kagura_tasks.app import settings_of
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker import tasks
 from kagura_tasks.worker.coroutine_tasks import refuse_coroutines
+from kagura_tasks.worker.counting import count_what_ends
 from kagura_tasks.worker.heartbeat_file import keep_heartbeat_file
 from kagura_tasks.worker.runtime import Runtime
 from kagura_tasks.worker.shutdown import hand_back_after
@@ -78,6 +79,7 @@ def install(
     celeryd_after_setup.connect(warn_of_the_broker, weak=False)
     celeryd_after_setup.connect(look_for_coroutines, weak=False)
     worker_shutting_down.connect(bound_the_shutdown, weak=False)
+    count_what_ends(app, settings)
     if settings.heartbeat_file:
         keep_heartbeat_file(app, settings.heartbeat_file)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kagura_tasks.errors import TaskCancelled, TransientError
+from kagura_tasks.metrics.tally import Tally
 from kagura_tasks.schemas import CompletionRequest
 from kagura_tasks.worker.retries import Tries
 
@@ -42,9 +43,11 @@ class Delivery:
     attempt: int = 1
     tries: Tries | None = None
     may_leave: bool = True
+    tally: Tally = field(default_factory=Tally)
 
     def job(self, request: CompletionRequest) -> Job:
         """A job that is all that this task does."""
+        self.tally.about(request)
         return Job(request, **vars(self))
 
     def part(self, request: CompletionRequest, name: str) -> Job:
@@ -66,6 +69,7 @@ class Job:
         tries: What earlier deliveries tried; None on the first.
         may_leave: A long wait before the next try may be spent in the queue; False: it is sat out here.
         before_call: Awaited before each call of the provider. What it raises ends the job.
+        tally: What the task does is noted there.
     """
 
     request: CompletionRequest
@@ -77,6 +81,7 @@ class Job:
     tries: Tries | None = None
     may_leave: bool = True
     before_call: Callable[[], Awaitable[None]] | None = None
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def least_attempt(self) -> int:

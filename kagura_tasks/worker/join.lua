@@ -11,12 +11,16 @@ if value then
   -- Whoever followed was counted when the flight landed.
   if following == '' then
     count(KEYS[2], looked_up and 'shared' or 'hits', ARGV[4])
+    count_lookups(KEYS[1], looked_up and 'cache_shared' or 'cache_hits', 1)
     count_saved(KEYS[2], entry.response, 1)
   end
   return {'hit', value}
 end
 local first_look = following == '' and not looked_up
-if first_look then count(KEYS[2], 'misses', ARGV[4]) end
+if first_look then
+  count(KEYS[2], 'misses', ARGV[4])
+  count_lookups(KEYS[1], 'cache_misses', 1)
+end
 
 local id, owner, streamed = unpack(redis.call('HMGET', KEYS[3], 'id', 'owner', 'streamed'))
 if id and owner ~= ARGV[2] then

@@ -15,6 +15,6 @@ redis.call('DEL', KEYS[1])
 if not id or followers ~= '0' then
   redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
   redis.call('PUBLISH', KEYS[2], ARGV[3])
-  count_shared(KEYS[3], ARGV[3], tonumber(followers or 0), ARGV[5])
+  count_shared(KEYS[1], KEYS[3], ARGV[3], tonumber(followers or 0), ARGV[5])
 end
 return 1

@@ -18,6 +18,8 @@ from kagura_tasks.errors import InvalidRequest, TaskCancelled
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.maps.names import MapName, index_of
 from kagura_tasks.maps.outcomes import Outcome, outcome_of_answer, outcome_of_error
+from kagura_tasks.metrics.steps import ADD_UP
+from kagura_tasks.metrics.tallies import counted_in
 from kagura_tasks.redis_types import Argument
 from kagura_tasks.result_backend import tag_of
 from kagura_tasks.result_writer import Write, result_writer
@@ -25,7 +27,7 @@ from kagura_tasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_SETTLE: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "settle.lua")
+_SETTLE: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "settle.lua").behind(ADD_UP)
 
 #: Seconds for which an answer of Redis is waited for: a worker is patient, its answer is paid for.
 _TIMEOUT_S: Final = 15.0
@@ -57,16 +59,17 @@ class MapOutcomes(_StockBackend):
         outcome = _outcome_of(task_id, result, state)
         if outcome is None:
             return result
-        try:
-            write = _write(task_id, outcome, request)
-        except (ValueError, InvalidRequest):
-            log.exception("task %s asks for an item of no map: its outcome is kept nowhere", task_id)
-            return result
-        wait = parking.awaiter()
-        if wait is None:
-            self._ensure_retryable(self._run, write)
-        else:
-            wait(result_writer(self._settings.broker, _TIMEOUT_S).store(write))
+        with counted_in(request, state) as did:
+            try:
+                write = _write(task_id, outcome, request, did)
+            except (ValueError, InvalidRequest):
+                log.exception("task %s asks for an item of no map: its outcome is kept nowhere", task_id)
+                return result
+            wait = parking.awaiter()
+            if wait is None:
+                self._ensure_retryable(self._run, write)
+            else:
+                wait(result_writer(self._settings.broker, _TIMEOUT_S).store(write))
         return result
 
     def _run(self, write: Write) -> None:
@@ -90,11 +93,11 @@ def _outcome_of(task_id: str, result: object, state: str) -> Outcome | None:
     return outcome_of_error(result) if state == states.FAILURE and isinstance(result, BaseException) else None
 
 
-def _write(task_id: str, outcome: Outcome, request: Any) -> Write:
+def _write(task_id: str, outcome: Outcome, request: Any, did: str) -> Write:
     name, token = _map_in(list(getattr(request, "args", None) or ()))
     keys = (name.key, delivery_keys.taken_key(tag_of(request) or task_id), delivery_keys.COUNTS)
     cost: Argument = "" if outcome.cost_usd is None else outcome.cost_usd
     used: tuple[Argument, ...] = (outcome.prompt_tokens, outcome.completion_tokens, cost)
     cached = "1" if outcome.cached else ""
     document = json.dumps(outcome.document, ensure_ascii=False, separators=(",", ":"))
-    return Write(_SETTLE, keys, (index_of(task_id), outcome.kind, document, cached, *used, token))
+    return Write(_SETTLE, keys, (index_of(task_id), outcome.kind, document, cached, *used, token, did))

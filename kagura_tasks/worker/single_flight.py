@@ -25,6 +25,7 @@ from kagura_tasks.connections import async_client
 from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.errors import KaguraTasksError, TaskCancelled, rebuild
 from kagura_tasks.lua import LuaScript
+from kagura_tasks.metrics.steps import ADD_UP
 from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
@@ -51,13 +52,9 @@ _CACHE: Final = "kagura_tasks.cache"
 _HERE: Final = __package__ or ""
 
 
-def _joined(*parts: LuaScript) -> LuaScript:
-    return LuaScript("\n".join(part.text for part in parts))
-
-
-_JOIN = _joined(LuaScript.load(_CACHE, "count.lua"), LuaScript.load(_HERE, "join.lua"))
+_JOIN = LuaScript.load(_HERE, "join.lua").behind(ADD_UP, LuaScript.load(_CACHE, "count.lua"))
 _RENEW = LuaScript.load(_HERE, "renew.lua")
-_LAND = _joined(LuaScript.load(_CACHE, "count.lua", "store.lua"), LuaScript.load(_HERE, "land.lua"))
+_LAND = LuaScript.load(_HERE, "land.lua").behind(ADD_UP, LuaScript.load(_CACHE, "count.lua", "store.lua"))
 
 
 class SingleFlight(Protocol):

@@ -16,6 +16,9 @@ from kagura_tasks.app import REDACTED
 from kagura_tasks.dead_letters import ATTEMPT_HEADER
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError, TaskCancelled
 from kagura_tasks.maps.names import MapName
+from kagura_tasks.metrics import tallies
+from kagura_tasks.metrics.queue_wait import queue_wait_s
+from kagura_tasks.metrics.tally import Tally
 from kagura_tasks.plans import OnError, ReducePlan, enveloped
 from kagura_tasks.queues import TaskName
 from kagura_tasks.routing.order import RouteOrder
@@ -165,7 +168,10 @@ def _finished(
     """
     collects = on_error == "collect"
     try:
-        return answer().model_dump(mode="json")
+        completion = answer()
+        if tally := tallies.tally_of(task.request):
+            tally.is_cached = completion.cached
+        return completion.model_dump(mode="json")
     except TakenAway:
         raise Ignore from None
     except HandedBack:
@@ -177,6 +183,7 @@ def _finished(
         if collects:
             return enveloped(error)
         if isinstance(error, TaskCancelled):
+            tallies.cancelled(task.request)
             _announce_cancelled(task, error)
             raise Ignore from None
         raise
@@ -194,6 +201,8 @@ def _announce_cancelled(task: Any, error: TaskCancelled) -> None:
 def _delivery(task: Any, tries: Payload | None) -> Delivery:
     context = task.request
     properties = cast("dict[str, object]", context.properties or {})
+    tally = Tally(task.name, queue_wait_s=queue_wait_s(context))
+    tallies.begin(context, tally)
     return Delivery(
         # A task that calls this one as a function (`chunks` does) has an id; the call has none.
         task_id=str(context.id or uuid()),
@@ -201,6 +210,7 @@ def _delivery(task: Any, tries: Payload | None) -> Delivery:
         attempt=int(getattr(context, ATTEMPT_HEADER, None) or 1),
         tries=Tries(**tries) if tries else None,
         may_leave=not context.called_directly,
+        tally=tally,
     )
 
 

@@ -61,7 +61,9 @@ class Telling:
             await self._writer.done(completion)
             return completion
         except TaskCancelled:
-            await self._writer.cancelled(await self._used())
+            used = await self._used()
+            self._job.tally.ended_early(used)
+            await self._writer.cancelled(used)
             raise
         except KaguraTasksError as error:
             await self._writer.failed(error)
@@ -74,7 +76,11 @@ class Telling:
         if self._calls or self._writer.text:
             self._writer.restart()
         self._calls += 1
-        return await self._provider.stream(request, timeout_s, self._writer.write)
+        return await self._provider.stream(request, timeout_s, self._write)
+
+    def _write(self, text: str) -> None:
+        self._job.tally.chunk()
+        self._writer.write(text)
 
     async def relay(self, task_id: str) -> None:
         """Hand on what another task streams, whose answer will be this one's, too. See single_flight.Relay.

@@ -15,6 +15,7 @@ def with_all_behind(last: Completion, partial: Sequence[Completion]) -> Completi
         prompt_tokens=sum(one.usage.prompt_tokens for one in every),
         completion_tokens=sum(one.usage.completion_tokens for one in every),
         total_tokens=sum(one.usage.total_tokens for one in every),
+        cached_prompt_tokens=sum(one.usage.cached_prompt_tokens for one in every),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
     attempts, cached = sum(one.attempts for one in every), all(one.cached for one in every)

@@ -34,6 +34,8 @@ READERS: Final = {
     },
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
+        *("fallbacks", "limits", "tenant_weights", "budget_usd_per_day", "tenant_budgets_usd_per_day"),
+        *("allow_unknown_prices", "breaker_failures", "breaker_open_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
         *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes", "file_roots"),
         *("tool_modules", "tool_timeout_s", "tool_result_bytes", "heartbeat_file"),
@@ -90,6 +92,8 @@ def _row(name: str, field: FieldInfo, meaning: str) -> str:
 
 def _default(field: FieldInfo) -> str:
     """Where it depends on another setting, that is what it says itself, but for the addresses."""
+    if field.default_factory is not None:
+        return ""
     if field.default is None:
         return f"that of `{ENV_PREFIX}REDIS_URL`" if RedisUrl in get_args(field.annotation) else ""
     return f"`{_written(field.default)}`"
@@ -108,6 +112,8 @@ def _allowed(field: FieldInfo) -> str:
         return " or ".join(f"`{choice}`" for choice in get_args(kind))
     if kind is RedisUrl:
         return "`redis://`, `rediss://`, `unix://`"
+    if get_origin(kind) is dict:
+        return "a table in JSON"
     if kind is bool:
         return "`true` or `false`"
     limits = [f"above {rule.gt}" for rule in field.metadata if isinstance(rule, Gt)]

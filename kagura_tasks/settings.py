@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kagura_tasks.errors import ConfigurationError
+from kagura_tasks.limits.terms import FromJson, LimitTerms, ModelPattern, TenantPattern
 from kagura_tasks.schemas import ModelName, TenantName
 
 ENV_PREFIX = "KAGURA_TASKS_"
 
 #: Names of modules, with commas between them.
 _MODULES = r"^[A-Za-z_][\w.]*(, ?[A-Za-z_][\w.]*)*$"
+
+_Usd = Annotated[float, Field(gt=0)]
+_Weight = Annotated[float, Field(ge=0.01, le=100)]
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -86,7 +90,18 @@ class Settings(BaseSettings):
         retry_base_s: Longest wait before the first further try; it doubles with each one.
         retry_cap_s: Longest wait between two tries that the provider did not ask for.
         retry_deadline_s: Seconds after the first try beyond which none is started.
-        flight_lease_s: Seconds after which a call whose worker died is made by another.
+        fallbacks: For a model, as JSON, those that are asked in its place while it fails, in order:
+            {"openai/gpt-4o": ["anthropic/claude-sonnet-4-5"]}.
+        limits: What the fleet may call, as JSON: for a model, or for all that fit a pattern, `requests_per_min`,
+            `tokens_per_min`, `concurrency` and `window_s`: {"openai/*": {"requests_per_min": 600}}.
+        tenant_weights: A tenant's share of a limit that several want, as JSON; 1 where it is not named.
+        budget_usd_per_day: What all calls of a day (UTC) may cost together.
+        tenant_budgets_usd_per_day: The same for a tenant's calls, as JSON; "*" is each that is not named.
+        allow_unknown_prices: True: a model whose price nobody knows may be called under a budget, and counts nothing.
+        breaker_failures: A limit's key is closed after so many transient failures in a row.
+        breaker_open_s: Seconds for which it is. Then one call is made, alone.
+        flight_lease_s: Seconds after which a call whose worker died is made by another, and its place under limits is
+            free.
         visibility_timeout_s: Seconds after which the tasks of a worker that died go to others. A living worker keeps
             its tasks however long they run.
         lease_renewal_s: Seconds between two renewals of what a worker holds; default: a quarter of the visibility
@@ -106,6 +121,9 @@ class Settings(BaseSettings):
         file_max_image_px: Longest side of a picture; a larger one is scaled down.
         file_parse_timeout_s: Seconds for parsing one file; its parser is then ended.
         file_parse_memory_bytes: Memory of a process that parses.
+        file_parsers: Files that one worker process parses at a time.
+        upload_max_bytes: Together, the files of one run that are sent to Redis, where workers do not see their disk.
+        upload_ttl_s: Seconds for which such a file is kept.
         tool_modules: Modules whose tools a worker runs, with commas between them; a name counts for the modules under
             it, too. Without it a worker runs none.
         tool_timeout_s: Seconds for one call of a tool that does not say itself.
@@ -148,6 +166,14 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(default=0.5, gt=0)
     retry_cap_s: float = Field(default=30.0, gt=0)
     retry_deadline_s: float = Field(default=300.0, gt=0)
+    fallbacks: Annotated[dict[ModelName, tuple[ModelName, ...]], NoDecode, FromJson] = Field(default_factory=dict)
+    limits: Annotated[dict[ModelPattern, LimitTerms], NoDecode, FromJson] = Field(default_factory=dict)
+    tenant_weights: Annotated[dict[TenantName, _Weight], NoDecode, FromJson] = Field(default_factory=dict)
+    budget_usd_per_day: float | None = Field(default=None, gt=0)
+    tenant_budgets_usd_per_day: Annotated[dict[TenantPattern, _Usd], NoDecode, FromJson] = Field(default_factory=dict)
+    allow_unknown_prices: bool = False
+    breaker_failures: int = Field(default=5, gt=0)
+    breaker_open_s: float = Field(default=30.0, gt=0)
     flight_lease_s: float = Field(default=10.0, ge=1)
     visibility_timeout_s: float = Field(default=30.0, ge=2)
     lease_renewal_s: float | None = Field(default=None, ge=0.1)
@@ -165,6 +191,9 @@ class Settings(BaseSettings):
     file_max_image_px: int = Field(default=2_048, ge=64)
     file_parse_timeout_s: float = Field(default=60.0, gt=0)
     file_parse_memory_bytes: int = Field(default=512_000_000, ge=200_000_000)
+    file_parsers: int = Field(default=2, gt=0, le=64)
+    upload_max_bytes: int = Field(default=1_000_000_000, gt=0)
+    upload_ttl_s: int = Field(default=86_400, ge=60)
     tool_modules: str | None = Field(default=None, pattern=_MODULES)
     tool_timeout_s: float = Field(default=60.0, gt=0)
     tool_result_bytes: int = Field(default=100_000, ge=1_000)
@@ -236,7 +265,8 @@ def _explain(detail: ErrorDetails) -> str:
     """One wrong value: the variable, the value's kind, what is allowed. Never the value: it may be a secret."""
     if detail["type"] == "renewals":
         return detail["msg"]
-    name = ENV_PREFIX + "_".join(str(part) for part in detail["loc"]).upper()
+    setting, *place = (str(part) for part in detail["loc"] or ("",))
+    name = ENV_PREFIX + setting.upper() + (f" ({', '.join(place)})" if place else "")
     if detail["type"] == "extra_forbidden":
         return f"{name} is no setting"
     return f"{name} is {_kind_of(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}"

@@ -208,6 +208,7 @@ class LLMClient(RoutingCalls):
         Raises:
             ItemInvalid: An item cannot be right. Nothing was sent.
             InvalidRequest: The map cannot be right, or is being added to by somebody else. Nothing was sent.
+            TaskCancelled: Somebody cancelled it while its items were added. Nothing was sent.
             RedisUnreachable: Not all could be sent; nothing was paid for.
         """
         tenant = options.pop("tenant", None) or self.settings.tenant

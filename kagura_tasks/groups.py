@@ -77,7 +77,7 @@ class MapProgress:
 
     Attributes:
         state: "running", "paused", "cancelled", "failed" (more items than `on_error` allows), "over_budget", "done", or
-            "uploading" while items are still added.
+            "uploading" while items are still added. One that was cancelled then has none: it was never started.
         total: Items.
         done: Items with an answer.
         failed: Items with an error.
@@ -102,6 +102,11 @@ class MapProgress:
     cost_usd: float = 0.0
     budget_usd: float | None = None
     rate_per_s: float = 0.0
+
+    @property
+    def was_started(self) -> bool:
+        """All items were added; a map that was not can only be sent again."""
+        return self.state != "uploading" and (self.total > 0 or self.state != "cancelled")
 
     @property
     def settled(self) -> int:
@@ -243,7 +248,10 @@ class LLMGroupResult:
         return WAITING.run(self._source.about())
 
     def pause(self) -> None:
-        """Start no further item. Those in flight end, and are kept; `LLMClient.resume_map` goes on."""
+        """Start no further item. Those in flight end, and are kept; `LLMClient.resume_map` goes on.
+
+        Raises InvalidRequest while items are still added: cancel it, or pause it once it is started.
+        """
         WAITING.run(self._source.pause())
 
     async def apause(self) -> None:
@@ -251,7 +259,10 @@ class LLMGroupResult:
         await self._source.pause()
 
     def cancel(self) -> None:
-        """Start no further item, and end the calls that run. What was answered is kept."""
+        """Start no further item, and end the calls that run. What was answered is kept.
+
+        While items are still added, whoever adds them is told (TaskCancelled), and none is ever sent.
+        """
         WAITING.run(self._source.cancel())
 
     async def acancel(self) -> None:

@@ -12,7 +12,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from kagura_tasks import signatures, task_store
 from kagura_tasks.connections import redis_errors
-from kagura_tasks.errors import InvalidRequest, MapExpired, RedisUnreachable
+from kagura_tasks.errors import InvalidRequest, KaguraTasksError, MapExpired, RedisUnreachable, TaskCancelled
 from kagura_tasks.groups import LLMGroupResult
 from kagura_tasks.loops import outcome
 from kagura_tasks.mapping import MapOrder, PlannedItem
@@ -53,13 +53,12 @@ class QueueMaps:
                     # That of an older map of this id would be taken for the new one's.
                     WAITING.run(task_store.forget(self._settings, name.reduce_id))
                 total = _upload(store, items)
-                is_started = WAITING.run(store.start(self._terms(store, order, total)))
+                if not WAITING.run(store.start(self._terms(store, order, total))):
+                    raise _shut_out(store)
             except BaseException:
                 with suppress(RedisError):
                     WAITING.run(store.drop())
                 raise
-        if not is_started:
-            raise _begun_anew(name)
         return self._handle(name)
 
     def group(self, map_id: str, tenant: str) -> LLMGroupResult:
@@ -132,11 +131,11 @@ def _upload(store: MapStore, items: Iterable[PlannedItem]) -> int:
     sending: Future[bool] | None = None
     for some in _portions(items):
         if sending is not None and not outcome(sending):
-            raise _begun_anew(store.name)
+            raise _shut_out(store)
         sending = WAITING.submit(store.add(total, some))
         total += len(some)
     if sending is not None and not outcome(sending):
-        raise _begun_anew(store.name)
+        raise _shut_out(store)
     return total
 
 
@@ -154,5 +153,11 @@ def _portions(items: Iterable[PlannedItem]) -> Iterator[list[StoredItem]]:
         yield portion
 
 
-def _begun_anew(name: MapName) -> InvalidRequest:
-    return InvalidRequest(f"map {name.map_id} was begun anew by somebody else while its items were added")
+def _shut_out(store: MapStore) -> KaguraTasksError:
+    """Why no further item is taken."""
+    map_id = store.name.map_id
+    with suppress(MapExpired):
+        fields, _, _ = WAITING.run(store.fields())
+        if fields["state"] == "cancelled":
+            return TaskCancelled(map_id)
+    return InvalidRequest(f"map {map_id} was begun anew by somebody else while its items were added")

@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 from kagura_tasks.connections import REDIS_AWAY, redis_errors
-from kagura_tasks.errors import ResultTimeout, TaskCancelled
+from kagura_tasks.errors import InvalidRequest, ResultTimeout, TaskCancelled
 from kagura_tasks.groups import MapOutcome, MapProgress, stopped
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.maps.outcomes import answer_in
@@ -75,7 +75,12 @@ class RecordedMap:
     async def pause(self) -> None:
         """See GroupSource."""
         with redis_errors(self._settings.broker):
-            await self._store.stop("paused")
+            before = await self._store.stop("paused")
+        if before == "uploading":
+            raise InvalidRequest(
+                f"map {self._name.map_id} cannot be paused while its items are still being added: pause it once it is "
+                "started, or cancel it, which ends the upload"
+            )
 
     async def cancel(self) -> None:
         """See GroupSource."""

@@ -2,11 +2,11 @@
 -- KEYS: map   ARGV: '1' to send what failed once more or '', the window and the budget (USD) or '' for those it has, '1' where the
 -- task that reduces the answers was sent and is lost or '', then the numbers of items that are: their messages are in no queue
 -- and with no worker
--- Returns its state; '' where there is no such map.
+-- Returns its state; '' where there is no such map, 'uploading' where it was never started.
 local map = KEYS[1]
 local state = redis.call('HGET', map, 'state')
 if not state then return '' end
-if state == 'uploading' then return state end
+if redis.call('HEXISTS', map, 'total') == 0 then return 'uploading' end
 if ARGV[2] ~= '' then redis.call('HSET', map, 'window', ARGV[2]) end
 if ARGV[3] ~= '' then redis.call('HSET', map, 'budget_usd', ARGV[3]) end
 redis.call('HDEL', map, 'room')

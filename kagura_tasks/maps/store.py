@@ -149,12 +149,12 @@ class MapStore:
         return await self._state(_BEGIN, [self.token, _UPLOAD_TTL_S])
 
     async def add(self, first_index: int, items: Sequence[StoredItem]) -> bool:
-        """Add items behind those before; False where somebody else has begun anew. At most 500."""
+        """Add items behind those before; False where it is shut out: begun anew, or cancelled. At most 500."""
         parts = [part for item in items for part in item]
         return bool(await self._run(_ADD, [self.token, _UPLOAD_TTL_S, first_index, *parts]))
 
     async def start(self, terms: MapTerms) -> bool:
-        """Send the first items; False where somebody else has begun anew."""
+        """Send the first items; False where it is shut out, as in `add`."""
         return bool(await self._run(_START, [self.token, *terms.fields()]))
 
     async def drop(self) -> None:
@@ -179,11 +179,15 @@ class MapStore:
         rate = (ends - 1) * 1000 / max(since_ms, 1) if ends > 1 else 0.0
         return dict(zip(texts[::2], texts[1::2], strict=True)), in_flight, rate
 
-    async def stop(self, state: Literal["paused", "cancelled"]) -> None:
-        """Send no further item; `cancelled`: end the calls that run, too."""
-        flying = cast("list[bytes]", await self._run(_STOP, [state]))
+    async def stop(self, state: Literal["paused", "cancelled"]) -> str:
+        """Send no further item; `cancelled`: end the calls that run, or the upload, too.
+
+        Returns the state that it had, "" where there is no such map.
+        """
+        before, *flying = cast("list[bytes]", await self._run(_STOP, [state]))
         if state == "cancelled":
             await self._end_calls(self.name.task_id(int(index)) for index in flying)
+        return before.decode()
 
     async def resume(self, changes: MapChanges, lost: Iterable[int], *, reduction_lost: bool = False) -> str:
         """Go on; the state then, "" where there is no such map.

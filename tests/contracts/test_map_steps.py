@@ -58,6 +58,24 @@ def test_an_upload_that_is_given_up_leaves_nothing(steps: Steps):
     assert steps.fields["state"] == "running"
 
 
+def test_an_upload_that_is_cancelled_takes_no_item_and_starts_nothing(steps: Steps):
+    """It cannot be paused, nor resumed: what it had is gone. Its name is free for a map that is sent again."""
+    WAITING.run(steps.store.begin())
+    WAITING.run(steps.store.add(0, [StoredItem("{}", "a name")]))
+    steps.stop("paused")
+    assert steps.fields["state"] == "uploading"
+    for _ in range(2):
+        steps.stop("cancelled")
+    assert not WAITING.run(steps.store.add(1, [StoredItem("{}", "")]))
+    assert not WAITING.run(steps.store.start(terms(2)))
+    WAITING.run(steps.store.drop())
+    assert steps.page().state == "cancelled"
+    assert steps.resume() == "uploading"
+    assert [0 < steps.redis.ttl(key) <= 3600 for key in steps.all_keys()] == [True]
+    again = Steps(steps.settings, steps.name.map_id).start(1)
+    assert [one.index for one in again.deliver_all()] == [0]
+
+
 def test_settled_twice_is_settled_once(steps: Steps):
     """The worker did not hear that it was kept, and says it again."""
     steps.start(3, window=1)

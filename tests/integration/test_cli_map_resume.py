@@ -103,6 +103,29 @@ def test_ctrl_c_while_the_rows_are_read_sends_none(
     assert not client_of_redis.keys("kagura:map:*:items")
 
 
+def test_a_map_whose_rows_are_read_can_be_cancelled_from_elsewhere(
+    source: Path, output: Path, settings: Settings, tmp_path: Path, client_of_redis: redis.Redis
+):
+    """But not paused, and that is said. Whoever reads them says what befell the map, and the same id begins anew."""
+    os.mkfifo(source)
+    name = ["one", "--tenant", settings.tenant]
+    command = ["map", str(source), str(output), "--id", *name]
+    with started(tmp_path, *command, redis_url=settings.redis_url) as running, source.open("wb", buffering=0) as rows:
+        for number in range(2000):
+            rows.write(b'{"prompt": "%d"}\n' % number)
+        until(lambda: client_of_redis.keys(f"kagura:map:{settings.tenant}:one:items"), 30, "the first items")
+        assert "cancel it" in the_error(kagura("map", "pause", *name, redis_url=settings.redis_url))
+        done = kagura("map", "cancel", *name, redis_url=settings.redis_url)
+        assert (done.returncode, done.stderr) == (0, "no row was sent\n")
+        rows.close()
+        assert running.process.wait(60) == 1
+        assert running.stderr.splitlines()[-1] == "error: task one was cancelled"
+    source.unlink()
+    write_prompts(source, "a")
+    with started(tmp_path, *command, "--overwrite", redis_url=settings.redis_url) as running:
+        until(lambda: "1 rows sent" in running.stderr, 60, "a map that is started")
+
+
 def test_silence_is_told_and_waited_out(source: Path, output: Path, settings: Settings, tmp_path: Path):
     """Without a worker the map waits, however long, and says where to look; Ctrl-C pauses it."""
     write_prompts(source, "a")

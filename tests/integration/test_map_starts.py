@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from kagura_tasks import LLMClient, Settings
-from kagura_tasks.errors import InvalidRequest, ItemInvalid, PromptError, RedisUnreachable
+from kagura_tasks.errors import InvalidRequest, ItemInvalid, PromptError, RedisUnreachable, TaskCancelled
 from kagura_tasks.groups import MapItem
 from tests.support.llm import StubServer
 from tests.support.map_scene import MapScene, texts
@@ -185,6 +185,29 @@ def test_a_map_can_be_waited_for_while_its_items_are_added(maps: MapScene):
         answers = pool.submit(group.get)
         waits.set()
         assert texts(answers.result(30)) == texts(started.result(30).get()) == prompts
+
+
+def test_a_map_is_cancelled_while_its_items_are_added(client: LLMClient, settings: Settings):
+    """Whoever adds them is told, as whoever waits for it; none is sent, and its name is free for another try."""
+    other = LLMClient(settings)
+
+    def slowly() -> Iterator[str]:
+        yield from (f"prompt {number}" for number in range(600))
+        group = other.group("slow")
+        with pytest.raises(InvalidRequest, match="cancel it"):
+            group.pause()
+        group.cancel()
+        yield from (f"prompt {number}" for number in range(600, 1200))
+
+    with pytest.raises(TaskCancelled):
+        client.map(slowly(), id="slow")
+    group = other.group("slow")
+    assert (group.status(), group.progress().total, group.progress().was_started) == ("cancelled", 0, False)
+    with pytest.raises(TaskCancelled):
+        group.get()
+    with pytest.raises(InvalidRequest, match="send it again"):
+        client.resume_map("slow")
+    assert client.map(["another"], id="slow").progress().total == 1
 
 
 @pytest.mark.parametrize(

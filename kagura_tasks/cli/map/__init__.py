@@ -176,7 +176,10 @@ def _stop(map_id: str, tenant: str | None, how: str) -> None:
     group = _client(by_id=True).group(map_id, tenant=tenant)
     _ = group.progress()  # raises where there is no such map
     group.pause() if how == "pause" else group.cancel()
-    Screen().note(f"to go on: {resume_command(map_id, tenant)}")
+    if group.progress().was_started:
+        Screen().note(f"to go on: {resume_command(map_id, tenant)}")
+    else:
+        Screen().note("no row was sent")
 
 
 def _client(*, by_id: bool = False) -> LLMClient:

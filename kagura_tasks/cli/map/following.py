@@ -16,6 +16,7 @@ from kagura_tasks.cli.map.job import MapFiles, resume_command
 from kagura_tasks.cli.map.progress import shown
 from kagura_tasks.errors import (
     BudgetExceeded,
+    InvalidRequest,
     KaguraTasksError,
     MapExpired,
     OutputUnwritable,
@@ -145,10 +146,10 @@ def pause_if_started(client: LLMClient, map_id: str, tenant: str | None, screen:
         try:
             group = client.group(map_id, tenant=tenant)
             _ = group.status()
-        except MapExpired:
+            group.pause()
+        except (MapExpired, InvalidRequest):  # it could not be paused: not all rows were there
             screen.note("no row was sent")
         else:
-            group.pause()
             screen.note(f"{_KEPT}: {resume_command(map_id, tenant)}")
 
 

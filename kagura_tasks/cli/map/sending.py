@@ -118,7 +118,7 @@ def _exists(client: LLMClient, wish: Wish, files: MapFiles) -> bool:
     """There is a map of this name. Raises InvalidRequest where it is about other files."""
     try:
         group = client.group(wish.map_id, tenant=wish.tenant)
-        if group.status() == "uploading":
+        if not group.progress().was_started:
             return False
         about = group.about()
     except MapExpired:

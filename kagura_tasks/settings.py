@@ -208,6 +208,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigurationError("; ".join(map(_explain, error.errors()))) from None
 
+    def __hash__(self) -> int:
+        """Tables have no hash: settings that differ only there share this one, and are told apart by being compared."""
+        return hash(tuple(value for value in vars(self).values() if not isinstance(value, dict)))
+
     @model_validator(mode="after")
     def _renewals_fit(self) -> Self:
         """One late renewal must not cost a worker what it holds."""

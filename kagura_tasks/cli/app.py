@@ -13,6 +13,7 @@ from kagura_tasks.cli.doctor import doctor
 from kagura_tasks.cli.map import map_app
 from kagura_tasks.cli.route import route
 from kagura_tasks.cli.run import run
+from kagura_tasks.cli.stats import stats
 from kagura_tasks.cli.tail import tail
 from kagura_tasks.cli.up import up
 from kagura_tasks.cli.version import version
@@ -35,5 +36,6 @@ app.command()(route)
 app.add_typer(map_app, name="map")
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
+app.command()(stats)
 app.command()(doctor)
 app.command()(version)

@@ -1,3 +1,4 @@
+-- Joined behind live.lua.
 -- Append events to a stream and publish them. Events that are there already are passed over: they are sent again where
 -- the reply to the first time was lost.
 -- KEYS: log (also the channel's name), state, the mark of a taken message (optional)
@@ -29,4 +30,5 @@ redis.call('HSET', KEYS[2], 'attempt', ARGV[1], 'seq', seq, 'bytes', bytes)
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'ended', 1) end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
+live(KEYS[1], ARGV[4] ~= '')
 return 'ok'

@@ -1,3 +1,4 @@
+-- Joined behind live.lua.
 -- Claim a stream for a further attempt at its text, and say so in it: whoever wrote it before may write no more.
 -- KEYS: log (also the channel's name), state, the mark of a taken message
 -- ARGV: claim (a text of its own for each attempt), least attempt, ttl (s), now (Unix ms), number of the writer's last
@@ -28,4 +29,5 @@ redis.call('HINCRBY', KEYS[2], 'bytes', #event)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('PUBLISH', KEYS[1], event)
+live(KEYS[1], false)
 return {attempt, seq}

@@ -16,8 +16,12 @@ from kagura_tasks.streaming.events import Event, Gap, Lost, parse
 _HERE: Final = __package__ or ""
 
 RESERVE: Final = LuaScript.load(_HERE, "reserve.lua")
-BEGIN: Final = LuaScript.load(_HERE, "begin.lua")
-APPEND: Final = LuaScript.load(_HERE, "append.lua")
+BEGIN: Final = LuaScript.load(_HERE, "live.lua", "begin.lua")
+APPEND: Final = LuaScript.load(_HERE, "live.lua", "append.lua")
+
+#: Sorted set: which streams are being written (live.lua), and the seconds of silence after which one is dead.
+LIVE: Final = "kagura:live_streams"
+LIVE_S: Final = 60.0
 
 #: Events that are read in one round trip.
 PAGE: Final = 500

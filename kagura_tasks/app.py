@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 from celery import Celery
 
 from kagura_tasks.connections import celery_url
+from kagura_tasks.errors import ConfigurationError
 from kagura_tasks.queues import LLM, PRIORITY_STEPS, all_queues
 from kagura_tasks.settings import RedisUrl, Settings
 
@@ -77,7 +78,11 @@ def create_app(settings: Settings, socket_timeout_s: float = 15.0) -> Celery:
 
 
 def settings_of(app: Celery, settings: Settings) -> Settings:
-    """The settings, with the addresses at which a Celery app of a team's own keeps its messages and results."""
+    """The settings, with the addresses at which a Celery app of a team's own keeps its messages and results.
+
+    Raises ConfigurationError where the app has a prefix for its keys.
+    """
+    _refuse_prefixes(app)
     urls = {"broker_url": app.conf.broker_url, "result_url": app.conf.result_backend}
     found = {name: _plain_url(str(url)) for name, url in urls.items() if url}
     return settings.override(**{name: url for name, url in found.items() if url})
@@ -86,6 +91,16 @@ def settings_of(app: Celery, settings: Settings) -> Settings:
 def result_url(app: Celery) -> str:
     """Where the app keeps results, as we spell it; "" where that is no Redis that a URL describes."""
     return _plain_url(str(app.conf.result_backend)) or ""
+
+
+def _refuse_prefixes(app: Celery) -> None:
+    """A message that was taken from a dead worker, and a result, would be looked up where none is."""
+    for name in ("broker_transport_options", "result_backend_transport_options"):
+        if dict(app.conf.get(name) or {}).get("global_keyprefix"):
+            raise ConfigurationError(
+                f"{name} of the Celery app has a global_keyprefix, which is not supported: take it out, and keep apps "
+                "apart by the number of their Redis database (redis://host:6379/1)"
+            )
 
 
 def _plain_url(url: str) -> str | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from kagura_tasks.client import LLMClient
 from kagura_tasks.connections import celery_url
 from kagura_tasks.errors import ConfigurationError
 from kagura_tasks.settings import ENV_PREFIX, RedisUrl, Settings, load_settings
+from kagura_tasks.worker import install
 
 SECRET = "hunter2"
 
@@ -238,6 +242,16 @@ def test_a_repr_of_settings_shows_no_password():
 def test_an_address_is_spelled_as_celery_does(url: str, for_celery: str):
     """redis-py says unix://, kombu says redis+socket://."""
     assert celery_url(RedisUrl(url)) == for_celery
+
+
+@pytest.mark.parametrize("option", ["broker_transport_options", "result_backend_transport_options"])
+@pytest.mark.parametrize("use", [install, lambda app: LLMClient(app=app)])
+def test_an_app_with_a_prefix_for_its_keys_is_refused(use: Callable[[Celery], object], option: str):
+    """By workers and by applications, before anything is sent: its messages and results would not be found."""
+    app = Celery(broker="redis://host:6379/0", backend="redis://host:6379/0", set_as_current=False)
+    app.conf[option] = {"global_keyprefix": "team-"}
+    with pytest.raises(ConfigurationError, match=f"{option}.*global_keyprefix.*database"):
+        use(app)
 
 
 def values_of(settings: Settings) -> dict[str, Any]:

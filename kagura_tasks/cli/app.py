@@ -10,6 +10,7 @@ from kagura_tasks.cli.cache import cache
 from kagura_tasks.cli.dead import dead
 from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
+from kagura_tasks.cli.flower import flower
 from kagura_tasks.cli.map import map_app
 from kagura_tasks.cli.route import route
 from kagura_tasks.cli.run import run
@@ -37,5 +38,6 @@ app.add_typer(map_app, name="map")
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
 app.command()(stats)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(flower)
 app.command()(doctor)
 app.command()(version)

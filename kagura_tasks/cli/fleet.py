@@ -100,16 +100,7 @@ def start_flower(
 
 def flower_program(port: int, environment: dict[str, str]) -> Program:
     """Flower, on loopback only."""
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "workers.main",
-        "flower",
-        f"--address={LOOPBACK}",
-        f"--port={port}",
-    ]
+    command = [sys.executable, "-m", "kagura_tasks.cli.dashboard.program", f"--address={LOOPBACK}", f"--port={port}"]
     # Its API would answer every page that a browser has open.
     private = {name: value for name, value in environment.items() if name != "FLOWER_UNAUTHENTICATED_API"}
     return Program("Flower", command, private, is_ready=lambda _: _answers(flower_url(port)))

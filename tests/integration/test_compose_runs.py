@@ -27,7 +27,7 @@ from tests.support.workers import ROOT
 WORKERS = ["worker-llm", "worker-batch", "worker-routing", "worker-files"]
 COMPLETE = {"KAGURA_TASKS_REDIS_URL": "redis://127.0.0.1:1/0", "OPENAI_API_KEY": "k", "FLOWER_BASIC_AUTH": "a:b"}
 WORKER = ["kagura-tasks", "worker", "--profile", "files"]
-FLOWER = ["celery", "-A", "workers.main", "flower"]
+FLOWER = ["kagura-tasks", "flower"]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from kagura_tasks.app import create_app, settings_of
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import close_async_clients
 from kagura_tasks.executors import open_executor
+from kagura_tasks.file_calls import FileCalls
 from kagura_tasks.groups import LLMGroupResult, MapReduceResult
 from kagura_tasks.mapping import MapOrder, OnError, Promptlike, checked, made_of, planned_items, prompts_of
 from kagura_tasks.maps.store import MapChanges
@@ -27,7 +28,7 @@ from kagura_tasks.sources import WAITING, AnswerSource, Remembered, RememberedHe
 from kagura_tasks.streams import LLMStream
 
 
-class LLMClient(RoutingCalls):
+class LLMClient(RoutingCalls, FileCalls):
     """Enqueues prompts and waits for their answers. Safe to share between threads and event loops.
 
     A call with the prefix `a` is the same for `async` code.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from kagura_tasks.errors import BudgetExceeded, KaguraTasksError, MapFailed, ResultTimeout, TaskFailed
+from kagura_tasks.files.documents import FileRow
 from kagura_tasks.requests import Prompt
 from kagura_tasks.results import LLMResult
 from kagura_tasks.schemas import Completion, CompletionRequest
@@ -157,6 +158,14 @@ class GroupSource(Protocol):
         """What the caller wanted to find again."""
         ...
 
+    async def rows(self, indexes: Sequence[int]) -> list[FileRow | None]:
+        """What became of the files of these items, as far as somebody looked at them."""
+        ...
+
+    async def left_out(self) -> list[tuple[int, FileRow]]:
+        """What was found among the files and is no item, each with the number of items before it."""
+        ...
+
     async def pause(self) -> None:
         """Start no further item."""
         ...
@@ -166,7 +175,67 @@ class GroupSource(Protocol):
         ...
 
 
-class LLMGroupResult:
+class GroupHandle:
+    """What is common to the handles of many answers under one id. See LLMGroupResult.
+
+    Attributes:
+        id: The map's id; with it, any process can follow it (`LLMClient.group`), or go on (`LLMClient.resume_map`).
+        source: Where its outcomes come from.
+    """
+
+    def __init__(self, map_id: str, source: GroupSource) -> None:
+        """Take the map's id, and where its outcomes come from."""
+        self.id = map_id
+        self.source = source
+
+    def progress(self) -> MapProgress:
+        """How far the map is, now."""
+        return WAITING.run(self.aprogress())
+
+    async def aprogress(self) -> MapProgress:
+        """The same, without blocking the event loop."""
+        return await self.source.progress()
+
+    def status(self) -> str:
+        """The map's state in a word. See MapProgress."""
+        return self.progress().state
+
+    async def astatus(self) -> str:
+        """The same, without blocking the event loop."""
+        return (await self.aprogress()).state
+
+    def about(self) -> dict[str, str]:
+        """What was given as `about` when it was started."""
+        return WAITING.run(self.source.about())
+
+    def pause(self) -> None:
+        """Start no further item. Those in flight end, and are kept; `LLMClient.resume_map` goes on.
+
+        Raises InvalidRequest while items are still added: cancel it, or pause it once it is started.
+        """
+        WAITING.run(self.source.pause())
+
+    async def apause(self) -> None:
+        """The same, without blocking the event loop."""
+        await self.source.pause()
+
+    def cancel(self) -> None:
+        """Start no further item, and end the calls that run. What was answered is kept.
+
+        While items are still added, whoever adds them is told (TaskCancelled), and none is ever sent.
+        """
+        WAITING.run(self.source.cancel())
+
+    async def acancel(self) -> None:
+        """The same, without blocking the event loop."""
+        await self.source.cancel()
+
+    def __repr__(self) -> str:
+        """The id alone: answers may be long, and private."""
+        return f"<{type(self).__name__} {self.id}>"
+
+
+class LLMGroupResult(GroupHandle):
     """The answers to many prompts, there or on their way. Iterate it with `for` or `async for`, in order of completion.
 
     Failed items do not raise: each has its typed error in its place. What raises is what befell the map as a whole:
@@ -177,15 +246,7 @@ class LLMGroupResult:
     - TaskCancelled: the map was cancelled.
     - ResultTimeout: no item ended for so long. The map goes on.
     - RedisUnreachable: Redis did not answer for so long.
-
-    Attributes:
-        id: The map's id; with it, any process can follow it (`LLMClient.group`), or go on (`LLMClient.resume_map`).
     """
-
-    def __init__(self, map_id: str, source: GroupSource) -> None:
-        """Take the map's id, and where its outcomes come from."""
-        self.id = map_id
-        self._source = source
 
     def get(self, timeout_s: float | None = None) -> list[Answer]:
         """All answers, in the order of the items: a Completion, or the item's error, in each place.
@@ -207,13 +268,13 @@ class LLMGroupResult:
         """`await result` is `await result.aget()`."""
         return self.aget().__await__()
 
-    def stream(self, after: int = 0) -> Outcomes:
+    def stream(self, after: int = 0) -> Outcomes[MapOutcome]:
         """The outcomes in order of completion, while the map runs. For `for`, and for `async for`.
 
         Args:
             after: `MapOutcome.cursor`, or `Outcomes.cursor`, of the last one that was read; 0 reads all.
         """
-        return Outcomes(self._source.outcomes, after)
+        return Outcomes(self.source.outcomes, after)
 
     def __iter__(self) -> Iterator[MapOutcome]:
         """See `stream`."""
@@ -223,83 +284,46 @@ class LLMGroupResult:
         """See `stream`."""
         return aiter(self.stream())
 
-    def in_order(self, after: int = 0) -> Outcomes:
+    def in_order(self, after: int = 0) -> Outcomes[MapOutcome]:
         """The outcomes in the order of the items, behind the first so many; each once those before it are there."""
-        return Outcomes(self._source.ordered, after)
-
-    def progress(self) -> MapProgress:
-        """How far the map is, now."""
-        return WAITING.run(self.aprogress())
-
-    async def aprogress(self) -> MapProgress:
-        """The same, without blocking the event loop."""
-        return await self._source.progress()
-
-    def status(self) -> str:
-        """The map's state in a word. See MapProgress."""
-        return self.progress().state
-
-    async def astatus(self) -> str:
-        """The same, without blocking the event loop."""
-        return (await self.aprogress()).state
-
-    def about(self) -> dict[str, str]:
-        """What was given to `LLMClient.map` as `about`."""
-        return WAITING.run(self._source.about())
-
-    def pause(self) -> None:
-        """Start no further item. Those in flight end, and are kept; `LLMClient.resume_map` goes on.
-
-        Raises InvalidRequest while items are still added: cancel it, or pause it once it is started.
-        """
-        WAITING.run(self._source.pause())
-
-    async def apause(self) -> None:
-        """The same, without blocking the event loop."""
-        await self._source.pause()
-
-    def cancel(self) -> None:
-        """Start no further item, and end the calls that run. What was answered is kept.
-
-        While items are still added, whoever adds them is told (TaskCancelled), and none is ever sent.
-        """
-        WAITING.run(self._source.cancel())
-
-    async def acancel(self) -> None:
-        """The same, without blocking the event loop."""
-        await self._source.cancel()
-
-    def __repr__(self) -> str:
-        """The id alone: answers may be long, and private."""
-        return f"<LLMGroupResult {self.id}>"
+        return Outcomes(self.source.ordered, after)
 
     async def _all(self) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        async with aclosing(self._source.outcomes(0)) as pages:
+        async with aclosing(self.source.outcomes(0)) as pages:
             async for page in pages:
                 answers.update((outcome.index, outcome.answer) for outcome in page)
         # Not before: nobody knows how many there are while they are added.
-        total = await self._source.total()
+        total = await self.source.total()
         return [answers.get(index, _NEITHER) for index in range(total)]
 
 
-_OVER: Final[list[MapOutcome]] = []
+class HasCursor(Protocol):
+    """An outcome that knows where to go on reading behind it."""
+
+    @property
+    def cursor(self) -> int:
+        """What to give as `after`."""
+        ...
 
 
-class Outcomes:
+Read = TypeVar("Read", bound=HasCursor)
+
+
+class Outcomes(Generic[Read]):
     """The outcomes of a map, as they come. What was read is not given again: a second loop goes on where one left.
 
     Attributes:
         cursor: That of the last one that was read.
     """
 
-    def __init__(self, open_pages: Callable[[int], AsyncGenerator[list[MapOutcome]]], after: int) -> None:
+    def __init__(self, open_pages: Callable[[int], AsyncGenerator[list[Read]]], after: int) -> None:
         """Take what reads them, and the cursor behind which it begins."""
         self.cursor = after
         self._open_pages = open_pages
-        self._ready: deque[MapOutcome] = deque()
+        self._ready: deque[Read] = deque()
 
-    def __iter__(self) -> Iterator[MapOutcome]:
+    def __iter__(self) -> Iterator[Read]:
         """Each outcome."""
         yield from self._take_ready()
         pages = self._open_pages(self.cursor)
@@ -310,7 +334,7 @@ class Outcomes:
         finally:
             WAITING.run(pages.aclose())
 
-    async def __aiter__(self) -> AsyncIterator[MapOutcome]:
+    async def __aiter__(self) -> AsyncIterator[Read]:
         """The same, without blocking the event loop."""
         for outcome in self._take_ready():
             yield outcome
@@ -320,15 +344,16 @@ class Outcomes:
                 for outcome in self._take_ready():
                     yield outcome
 
-    def _take_ready(self) -> Iterator[MapOutcome]:
+    def _take_ready(self) -> Iterator[Read]:
         while self._ready:
             outcome = self._ready.popleft()
             self.cursor = outcome.cursor
             yield outcome
 
 
-async def _next_of(pages: AsyncGenerator[list[MapOutcome]]) -> list[MapOutcome]:
-    return await anext(pages, _OVER)
+async def _next_of(pages: AsyncGenerator[list[Read]]) -> list[Read]:
+    over: list[Read] = []
+    return await anext(pages, over)
 
 
 class MapReduceResult(LLMResult):

@@ -7,14 +7,18 @@ import atexit
 from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from celery import Celery, states
 
 from kagura_tasks.cache.llm_cache import LLMCache
 from kagura_tasks.connections import close_async_clients
-from kagura_tasks.errors import ResultTimeout, TaskCancelled, TaskFailed
-from kagura_tasks.inline_maps import InlineMaps
+from kagura_tasks.errors import FileUnreadable, ResultTimeout, TaskCancelled, TaskFailed
+from kagura_tasks.files.asking import FileWork
+from kagura_tasks.files.documents import FileRef
+from kagura_tasks.inline_files import InlineFiles
+from kagura_tasks.inline_maps import InlineMaps, Note, Pay
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
@@ -29,6 +33,7 @@ from kagura_tasks.streaming.outlet import StreamTerms
 from kagura_tasks.streaming.writer import StreamWriter
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.exchanges import Exchanges
+from kagura_tasks.worker.file_answers import answer_about
 from kagura_tasks.worker.job import Delivery, Job, OverBudget
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
@@ -56,6 +61,7 @@ class InlineExecutor:
         self._calls: dict[str, Future[Completion]] = {}
         self._streams = _InlineStreams(StreamTerms.from_settings(settings))
         self.maps = InlineMaps(self, _CALLS, settings.map_max_in_flight)
+        self._files = InlineFiles(settings)
 
     def submit(self, request: CompletionRequest, task_id: str, *, looked_up: bool, stream: bool = False) -> LLMResult:
         """Start the call."""
@@ -109,6 +115,16 @@ class InlineExecutor:
                 # Nothing happens where the stream has ended already.
                 await self._streams.open(job).cancelled(Usage())
             raise asyncio.CancelledError from None
+
+    async def about(self, ref: FileRef, work: FileWork, task_id: str, pay: Pay | None, note: Note) -> Completion:
+        """The answer about a file, on the loop of the calls. `note` is told what became of the file."""
+        row, asked, error = await self._files.look(ref, work)
+        note(row)
+        if asked is None:
+            raise error or FileUnreadable(ref.path, "it was not loaded")
+        runner = await self._opened()
+        before_call = partial(pay, asked.asks) if pay else None
+        return await answer_about(asked, Delivery(task_id), runner.ask, runner.provider, before_call)
 
     async def reduction(self, plan: ReducePlan, before: object, task_id: str) -> Completion:
         """The answer to what came before, by this plan, on the loop of the calls."""

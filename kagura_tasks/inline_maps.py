@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from kagura_tasks.errors import KaguraTasksError, MapExpired, TaskCancelled, TaskFailed
+from kagura_tasks.errors import InvalidRequest, KaguraTasksError, MapExpired, TaskCancelled, TaskFailed
+from kagura_tasks.files.asking import FileWork
+from kagura_tasks.files.documents import FileRef, FileRow
 from kagura_tasks.groups import Answer, LLMGroupResult, MapOutcome, MapProgress, stopped
 from kagura_tasks.loops import LoopThread
-from kagura_tasks.mapping import MapOrder, PlannedItem
+from kagura_tasks.mapping import LeftOut, MapOrder, Planned, PlannedItem
 from kagura_tasks.maps.names import MapName
-from kagura_tasks.maps.outcomes import document_of
+from kagura_tasks.maps.outcomes import document_of, is_passed_over, labelled_documents
 from kagura_tasks.maps.store import MapChanges
 from kagura_tasks.plans import ReducePlan
 from kagura_tasks.results import LLMResult
-from kagura_tasks.schemas import Completion, CompletionRequest
+from kagura_tasks.schemas import Completion, CompletionRequest, Json
 from kagura_tasks.streaming.log import StreamName
 from kagura_tasks.worker.budgets import dearest_usd
 from kagura_tasks.worker.job import Job, OverBudget
 
 T = TypeVar("T")
 
-#: Answers a request, on the loop of the calls.
-Answerer = Callable[[Job], Awaitable[Completion]]
+#: Sets aside what calls may cost together.
+Pay = Callable[[Sequence[CompletionRequest]], Awaitable[None]]
+
+#: Notes what became of an item's file.
+Note = Callable[[FileRow], None]
+
+
+class InlineItem(NamedTuple):
+    """An item: the caller's name for it, or "", and what answers it under its task's id, on the loop of the calls."""
+
+    custom_id: str
+    answer: Callable[[str, Pay | None, Note], Awaitable[Completion]]
 
 
 class InlineCalls(Protocol):
@@ -34,6 +46,10 @@ class InlineCalls(Protocol):
 
     async def answer(self, job: Job) -> Completion:
         """The job's answer."""
+        ...
+
+    async def about(self, ref: FileRef, work: FileWork, task_id: str, pay: Pay | None, note: Note) -> Completion:
+        """The answer about a file."""
         ...
 
     async def reduction(self, plan: ReducePlan, before: object, task_id: str) -> Completion:
@@ -63,13 +79,16 @@ class InlineMaps:
         self._window = window
         self._maps: WeakValueDictionary[MapName, InlineMap] = WeakValueDictionary()
 
-    def start(self, order: MapOrder, items: Iterable[PlannedItem]) -> LLMGroupResult:
+    def start(self, order: MapOrder, items: Iterable[Planned]) -> LLMGroupResult:
         """See Maps."""
         name = MapName(order.tenant, order.map_id)
         if name in self._maps:
             changes = MapChanges(window=order.window, budget_usd=order.budget_usd)
             return self.resume(order.map_id, order.tenant, changes)
-        self._maps[name] = started = InlineMap(name, order, list(items), self._calls.answer, self._loop)
+        started = InlineMap(name, order, self._loop)
+        for one in items:
+            started.add(one if isinstance(one, LeftOut) else self._item(order, one))
+        self._maps[name] = started
         self._loop.run(started.resume(MapChanges(False, order.window or self._window, order.budget_usd)))
         if order.reduce is not None:
             _ = self._calls.begin(StreamName(name.tenant, name.reduce_id), self._reduce(started, order.reduce, name))
@@ -89,8 +108,19 @@ class InlineMaps:
         self._loop.run(found.resume(changes))
         return LLMGroupResult(map_id, found)
 
+    def _item(self, order: MapOrder, planned: PlannedItem) -> InlineItem:
+        request = planned.request
+        if isinstance(request, CompletionRequest):
+            return InlineItem(planned.custom_id, partial(self._answered, request))
+        if order.files is None:
+            raise InvalidRequest("a file was given, and nothing to ask about it")
+        return InlineItem(planned.custom_id, partial(self._calls.about, request, order.files))
+
+    async def _answered(self, request: CompletionRequest, task_id: str, pay: Pay | None, note: Note) -> Completion:
+        return await self._calls.answer(Job(request, task_id, before_call=partial(pay, (request,)) if pay else None))
+
     async def _reduce(self, parts: InlineMap, plan: ReducePlan, name: MapName) -> Completion:
-        before = [document_of(answer) for answer in await parts.answers()]
+        before = await parts.documents()
         return await self._calls.reduction(plan, before, name.reduce_id)
 
     def _find(self, map_id: str, tenant: str) -> InlineMap:
@@ -103,15 +133,13 @@ class InlineMaps:
 class InlineMap:
     """The items of a map of this process, and how they ended. It lives on the loop of the calls. See GroupSource."""
 
-    def __init__(
-        self, name: MapName, order: MapOrder, items: list[PlannedItem], answer: Answerer, loop: LoopThread
-    ) -> None:
+    def __init__(self, name: MapName, order: MapOrder, loop: LoopThread) -> None:
         """Take what is asked for. Starts nothing yet."""
         self._name = name
-        self._about = order.about
-        self._max_failed = order.max_failed(len(items))
-        self._items = items
-        self._answer = answer
+        self._order = order
+        self._items: list[InlineItem] = []
+        self._left_out: list[tuple[int, FileRow]] = []
+        self._rows: dict[int, FileRow] = {}
         self._loop = loop
         self._state = "paused"
         self._window = 1
@@ -126,6 +154,13 @@ class InlineMap:
         self._ended: list[int | None] = []
         self._ended_at: list[float] = []
         self._news = asyncio.Condition()
+
+    def add(self, item: InlineItem | LeftOut) -> None:
+        """Add an item, before the map is started; or what was found beside the items."""
+        if isinstance(item, LeftOut):
+            self._left_out.append((len(self._items), item.row))
+        else:
+            self._items.append(item)
 
     async def resume(self, changes: MapChanges) -> None:
         """Work on all that has no outcome; with `retry_failed`, on what failed as well."""
@@ -146,11 +181,17 @@ class InlineMap:
         """See GroupSource."""
         return self._follow(self._ordered_page, after)
 
-    async def answers(self) -> list[Answer]:
-        """All answers, in the order of the items, once they are there. For the loop of the calls."""
+    async def documents(self) -> list[Json]:
+        """All outcomes as JSON, in the order of the items, once they are there. For the loop of the calls.
+
+        Of a map over files, each text has the file's name above it, and what was passed over is none of them.
+        """
         while await self._next(self._page, len(self._ended)):
             pass
-        return [self._outcomes[index].answer for index in range(len(self._items))]
+        every = [self._outcomes[index] for index in range(len(self._items))]
+        if self._order.files is None:
+            return [document_of(outcome.answer) for outcome in every]
+        return labelled_documents((outcome.custom_id, outcome.answer) for outcome in every)
 
     async def total(self) -> int:
         """See GroupSource."""
@@ -162,7 +203,15 @@ class InlineMap:
 
     async def about(self) -> dict[str, str]:
         """See GroupSource."""
-        return dict(self._about)
+        return dict(self._order.about)
+
+    async def rows(self, indexes: Sequence[int]) -> list[FileRow | None]:
+        """See GroupSource."""
+        return [self._rows.get(index) for index in indexes]
+
+    async def left_out(self) -> list[tuple[int, FileRow]]:
+        """See GroupSource."""
+        return list(self._left_out)
 
     async def pause(self) -> None:
         """See GroupSource."""
@@ -220,25 +269,27 @@ class InlineMap:
             self._news.notify_all()
 
     async def _work(self, index: int) -> None:
-        request, custom_id = self._items[index]
         try:
-            answer = await self._answered(index, request)
+            answer = await self._answered(index)
         except OverBudget:
             await self._refuse(index)
             return
-        self._outcomes[index] = MapOutcome.of(index, custom_id, answer, 0)
+        self._outcomes[index] = MapOutcome.of(index, self._items[index].custom_id, answer, 0)
         self._count(answer)
         self._ended.append(index)
         self._ended_at = [*self._ended_at[1 - _PACE :], asyncio.get_running_loop().time()]
-        if self._max_failed >= 0 and self._failed > self._max_failed and self._state == "running":
+        most = self._order.max_failed(len(self._items))
+        if most >= 0 and self._failed > most and self._state == "running":
             self._state = "failed"
         await self._advance()
 
-    async def _answered(self, index: int, request: CompletionRequest) -> Answer:
+    async def _answered(self, index: int) -> Answer:
         """The answer, or its error. Raises OverBudget where the item has to wait for money."""
-        paid = None if self._budget_usd is None else partial(self._reserve, index, request)
+        pay = None if self._budget_usd is None else partial(self._reserve, index)
         try:
-            return await self._answer(Job(request, self._name.task_id(index), before_call=paid))
+            return await self._items[index].answer(
+                self._name.task_id(index), pay, partial(self._rows.__setitem__, index)
+            )
         except OverBudget:
             raise
         except KaguraTasksError as error:
@@ -252,13 +303,13 @@ class InlineMap:
     def _count(self, answer: Answer) -> None:
         self._room += 1
         if isinstance(answer, KaguraTasksError):
-            self._failed += 1
+            self._failed += not is_passed_over(answer)
         elif not answer.cached:
             self._spent_usd += answer.usage.cost_usd or 0.0
 
-    async def _reserve(self, index: int, request: CompletionRequest) -> None:
-        """Set aside what the call may cost at most. Raises OverBudget or PriceUnknown."""
-        usd = await dearest_usd(request)
+    async def _reserve(self, index: int, requests: Sequence[CompletionRequest]) -> None:
+        """Set aside what the calls may cost together at most. Raises OverBudget or PriceUnknown."""
+        usd = sum([await dearest_usd(request) for request in requests])
         others = sum(aside for other, aside in self._reserved_usd.items() if other != index)
         if self._spent_usd + others + usd > (self._budget_usd or 0.0):
             raise OverBudget(self._name.task_id(index))
@@ -282,7 +333,7 @@ class InlineMap:
 
     def _forget_failures(self) -> None:
         for at, index in enumerate(self._ended):
-            if index is not None and self._outcomes[index].error is not None:
+            if index is not None and (error := self._outcomes[index].error) and not is_passed_over(error):
                 del self._outcomes[index]
                 self._ended[at] = None
         self._failed = 0
@@ -294,7 +345,7 @@ class InlineMap:
         return MapProgress(
             self._state,
             total=len(self._items),
-            done=len(answers),
+            done=len(self._outcomes) - self._failed,
             failed=self._failed,
             cached=len(answers) - len(paid),
             in_flight=len(self._running),

@@ -9,6 +9,8 @@ from math import inf
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from kagura_tasks.errors import InvalidRequest, ItemInvalid
+from kagura_tasks.files.asking import FileWork
+from kagura_tasks.files.documents import FileRef, FileRow
 from kagura_tasks.groups import LLMGroupResult, MapItem
 from kagura_tasks.maps.store import MapChanges
 from kagura_tasks.plans import ReducePlan
@@ -34,10 +36,20 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class PlannedItem(NamedTuple):
-    """An item whose request was checked, and the caller's name for it, or ""."""
+    """An item whose request was checked, or a file to ask about; and the caller's name for it, or ""."""
 
-    request: CompletionRequest
+    request: CompletionRequest | FileRef
     custom_id: str
+
+
+class LeftOut(NamedTuple):
+    """What was found among files, and is no item: why, its row says."""
+
+    row: FileRow
+
+
+#: What a map is made of.
+Planned = PlannedItem | LeftOut
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class MapOrder:
         budget_usd: What its calls may cost together; None: there is no limit.
         about: What the caller wants to find again with the map.
         reduce: What becomes of all answers, once; None: nothing.
+        files: What is asked of each item, where the items are files.
+        upload: Workers do not see the disk on which the files are.
     """
 
     map_id: str
@@ -63,6 +77,8 @@ class MapOrder:
     budget_usd: float | None = None
     about: dict[str, str] = field(default_factory=dict[str, str])
     reduce: ReducePlan | None = None
+    files: FileWork | None = None
+    upload: bool = False
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest for what can be right for no map."""
@@ -90,7 +106,7 @@ def checked(changes: MapChanges) -> MapChanges:
 class Maps(Protocol):
     """Whoever works on maps."""
 
-    def start(self, order: MapOrder, items: Iterable[PlannedItem]) -> LLMGroupResult:
+    def start(self, order: MapOrder, items: Iterable[Planned]) -> LLMGroupResult:
         """Work on the items; nothing is paid for before all are read. A map of this id that exists is resumed."""
         ...
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from celery import Celery
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -15,12 +16,13 @@ from kagura_tasks.connections import redis_errors
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError, MapExpired, RedisUnreachable, TaskCancelled
 from kagura_tasks.groups import LLMGroupResult
 from kagura_tasks.loops import outcome
-from kagura_tasks.mapping import MapOrder, PlannedItem
+from kagura_tasks.mapping import LeftOut, MapOrder, Planned
 from kagura_tasks.maps.messages import ListedMessage, item_message, message_for
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.maps.store import MapChanges, MapStore, MapTerms, StoredItem
 from kagura_tasks.memory_loss import ids_of_all_tasks
 from kagura_tasks.queued_answers import QueuedAnswer
+from kagura_tasks.queued_files import uploaded
 from kagura_tasks.recorded_maps import RecordedMap, ReducedAnswer
 from kagura_tasks.results import LLMResult
 from kagura_tasks.settings import Settings
@@ -40,7 +42,7 @@ class QueueMaps:
         self._settings = settings
         self._app = app
 
-    def start(self, order: MapOrder, items: Iterable[PlannedItem]) -> LLMGroupResult:
+    def start(self, order: MapOrder, items: Iterable[Planned]) -> LLMGroupResult:
         """See Maps."""
         name = MapName(order.tenant, order.map_id)
         store = MapStore(self._settings, name)
@@ -52,7 +54,7 @@ class QueueMaps:
                 if order.reduce is not None:
                     # That of an older map of this id would be taken for the new one's.
                     WAITING.run(task_store.forget(self._settings, name.reduce_id))
-                total = _upload(store, items)
+                total = _upload(store, uploaded(self._settings, order.tenant, items) if order.upload else items)
                 if not WAITING.run(store.start(self._terms(store, order, total))):
                     raise _shut_out(store)
             except BaseException:
@@ -95,7 +97,9 @@ class QueueMaps:
         return (await task_store.find(self._settings, name.reduce_id)).is_finished
 
     def _terms(self, store: MapStore, order: MapOrder, total: int) -> MapTerms:
-        item = signatures.map_item(self._app, store.name, store.token, order.priority)
+        asked = (self._app, store.name, store.token, order.priority)
+        item = signatures.load_file(*asked) if order.files else signatures.map_item(*asked)
+        loaded = item_message(self._app, signatures.answer_file(*asked), store.token) if order.files else None
         return MapTerms(
             total=total,
             window=order.window or self._settings.map_max_in_flight,
@@ -105,12 +109,15 @@ class QueueMaps:
             then=self._then(store.name, order),
             ttl_s=self._settings.map_ttl_s,
             about=order.about,
+            loaded=loaded,
+            work=order.files.to_json_text() if order.files else "",
         )
 
     def _then(self, name: MapName, order: MapOrder) -> ListedMessage | None:
         if order.reduce is None:
             return None
-        signature = signatures.reduce_map(self._app, name, order.priority, order.reduce)
+        is_labelled = order.files is not None
+        signature = signatures.reduce_map(self._app, name, order.priority, order.reduce, labelled=is_labelled)
         return message_for(self._app, signature, name.reduce_id)
 
     def _handle(self, name: MapName) -> LLMGroupResult:
@@ -125,31 +132,47 @@ class QueueMaps:
                 raise RedisUnreachable(self._settings.broker.masked(), "its memory is full") from None
 
 
-def _upload(store: MapStore, items: Iterable[PlannedItem]) -> int:
+class _Portion(NamedTuple):
+    """What is added in one step: items, and what was found beside them, as it is kept."""
+
+    items: list[StoredItem]
+    left_out: list[str]
+
+
+def _upload(store: MapStore, planned: Iterable[Planned]) -> int:
     """Add all items; how many there are. The next ones are made while the last ones are on their way."""
     total = 0
     sending: Future[bool] | None = None
-    for some in _portions(items):
+    for portion in _portions(planned):
         if sending is not None and not outcome(sending):
             raise _shut_out(store)
-        sending = WAITING.submit(store.add(total, some))
-        total += len(some)
+        sending = WAITING.submit(_add(store, total, portion))
+        total += len(portion.items)
     if sending is not None and not outcome(sending):
         raise _shut_out(store)
     return total
 
 
-def _portions(items: Iterable[PlannedItem]) -> Iterator[list[StoredItem]]:
-    portion: list[StoredItem] = []
-    chars = 0
-    for request, custom_id in items:
-        text = request.to_json_text()
-        portion.append(StoredItem(text, custom_id))
-        chars += len(text)
-        if len(portion) == _MOST_AT_ONCE or chars > _MOST_CHARS:
+async def _add(store: MapStore, first_index: int, portion: _Portion) -> bool:
+    if portion.left_out and not await store.leave_out(portion.left_out):
+        return False
+    return not portion.items or await store.add(first_index, portion.items)
+
+
+def _portions(planned: Iterable[Planned]) -> Iterator[_Portion]:
+    portion = _Portion([], [])
+    chars = before = 0
+    for one in planned:
+        if isinstance(one, LeftOut):
+            portion.left_out.append(json.dumps({"before": before, "row": one.row.model_dump(exclude_defaults=True)}))
+        else:
+            item = StoredItem(one.request.to_json_text(), one.custom_id)
+            portion.items.append(item)
+            chars, before = chars + len(item.request), before + 1
+        if len(portion.items) + len(portion.left_out) == _MOST_AT_ONCE or chars > _MOST_CHARS:
             yield portion
-            portion, chars = [], 0
-    if portion:
+            portion, chars = _Portion([], []), 0
+    if portion.items or portion.left_out:
         yield portion
 
 

@@ -24,6 +24,8 @@ class TaskName:
     REDUCE: Final = "kagura.reduce"
     MAP_ITEM: Final = "kagura.map_item"
     REDUCE_MAP: Final = "kagura.reduce_map"
+    LOAD_FILE: Final = "kagura.load_file"
+    ANSWER_FILE: Final = "kagura.answer_file"
     ROUTE: Final = "kagura.route"
     EMBED: Final = "kagura.embed"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 from kagura_tasks.connections import REDIS_AWAY, redis_errors
 from kagura_tasks.errors import InvalidRequest, ResultTimeout, TaskCancelled
+from kagura_tasks.files.documents import FileRow
 from kagura_tasks.groups import MapOutcome, MapProgress, stopped
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.maps.outcomes import answer_in
@@ -71,6 +72,21 @@ class RecordedMap:
         with redis_errors(self._settings.broker):
             fields, _, _ = await self._store.fields()
         return json.loads(fields.get("about", "{}"))
+
+    async def rows(self, indexes: Sequence[int]) -> list[FileRow | None]:
+        """See GroupSource."""
+        with redis_errors(self._settings.broker):
+            rows = await self._store.rows(indexes)
+        return [FileRow.model_validate_json(row) if row else None for row in rows]
+
+    async def left_out(self) -> list[tuple[int, FileRow]]:
+        """See GroupSource."""
+        found: list[tuple[int, FileRow]] = []
+        with redis_errors(self._settings.broker):
+            while page := await self._store.left_out(len(found)):
+                told = [json.loads(one) for one in page]
+                found += [(one["before"], FileRow.model_validate(one["row"])) for one in told]
+        return found
 
     async def pause(self) -> None:
         """See GroupSource."""

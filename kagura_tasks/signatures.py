@@ -12,7 +12,7 @@ from kagura_tasks.app import REDACTED
 from kagura_tasks.errors import InvalidRequest
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import OnError, ReducePlan
-from kagura_tasks.queues import ROUTING, TaskName, queue_of
+from kagura_tasks.queues import FILES, ROUTING, TaskName, queue_of
 from kagura_tasks.requests import Prompt, request_of
 from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import CompletionRequest, Priority, problems_of
@@ -131,10 +131,25 @@ def map_item(app: Celery, name: MapName, token: str, priority: Priority) -> Sign
     return _signature(app, TaskName.MAP_ITEM, priority, args=[name.tenant, name.map_id, token])
 
 
-def reduce_map(app: Celery, name: MapName, priority: Priority, plan: ReducePlan) -> Signature[dict[str, object]]:
-    """The message that asks a worker for one completion of all that a map came to."""
-    kwargs = {"plan": plan.model_dump(mode="json", exclude_defaults=True)}
+def reduce_map(
+    app: Celery, name: MapName, priority: Priority, plan: ReducePlan, *, labelled: bool = False
+) -> Signature[dict[str, object]]:
+    """The message that asks a worker for one completion of all that a map came to.
+
+    `labelled`: each answer with its item's name above it.
+    """
+    kwargs = {"plan": plan.model_dump(mode="json", exclude_defaults=True), **({"labelled": True} if labelled else {})}
     return _signature(app, TaskName.REDUCE_MAP, priority, args=[name.tenant, name.map_id], kwargs=kwargs)
+
+
+def load_file(app: Celery, name: MapName, token: str, priority: Priority) -> Signature[dict[str, object]]:
+    """The message that asks a worker to load the file of an item of a map. What is asked of it is another message."""
+    return _signature(app, TaskName.LOAD_FILE, priority, FILES, args=[name.tenant, name.map_id, token])
+
+
+def answer_file(app: Celery, name: MapName, token: str, priority: Priority) -> Signature[dict[str, object]]:
+    """The message that asks a worker for an answer about a file that was loaded."""
+    return _signature(app, TaskName.ANSWER_FILE, priority, args=[name.tenant, name.map_id, token])
 
 
 def _signature(

@@ -155,8 +155,10 @@ def _map_workers(
 ) -> Iterator[MapWorkers]:
     with EmbeddedRedis(os.environ.get("KAGURA_TEST_REDIS_SERVER")) as server:
         fleet = Fleet(server.url, stub_server.base_url, tmp_path_factory.mktemp("maps"))
+        environment = {"KAGURA_TASKS_FILE_ROOTS": str(tmp_path_factory.getbasetemp())}
+        how = WorkerOptions(request.param, 32, "llm,llm.batch,files", environment=environment, arguments=("-E",))
         try:
-            (worker,) = fleet(1, WorkerOptions(pool=request.param, concurrency=32, arguments=("-E",)))
+            (worker,) = fleet(1, how)
             yield MapWorkers(server.url, stub_server, worker)
         finally:
             fleet.stop()

@@ -11,7 +11,7 @@ from typing import Final
 
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.store import ids_kept
-from kagura_tasks.conversations.turns import Appended, Claim, History, NewTurn, Turn, estimated_tokens
+from kagura_tasks.conversations.turns import Appended, Claim, History, NewTurn, Turn, turn_tokens
 from kagura_tasks.schemas import ConversationBounds
 
 #: The part of its bounds that is left of a conversation when turns fall out to be summed up: a summary costs a call of
@@ -144,12 +144,12 @@ def _shortened(turns: list[Turn], bounds: ConversationBounds, least: int, over: 
 
     The last `least` stay.
     """
-    tokens = sum(estimated_tokens(turn.content) for turn in turns)
+    tokens = sum(turn_tokens(turn.content) for turn in turns)
     count = len(turns)
     if count <= bounds.max_turns * over and tokens <= bounds.max_tokens * over:
         return []
     while count > least and (count > bounds.max_turns * left or tokens > bounds.max_tokens * left):
-        tokens -= estimated_tokens(turns[len(turns) - count].content)
+        tokens -= turn_tokens(turns[len(turns) - count].content)
         count -= 1
     taken = turns[: len(turns) - count]
     del turns[: len(taken)]

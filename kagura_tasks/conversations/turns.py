@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from kagura_tasks.conversations.names import is_unicode
 from kagura_tasks.errors import InvalidRequest, PromptTooLarge
 from kagura_tasks.schemas import Message, Wire
+from kagura_tasks.tokens import estimated_tokens
 
 Role = Literal["user", "assistant", "system"]
 
@@ -18,9 +19,6 @@ _ROLES: Final = ("user", "assistant", "system")
 
 #: Longest id of a turn.
 _MAX_ID_CHARACTERS: Final = 512
-
-#: Bytes of a token, or nearly so in any language: four letters of English, a little more than one sign of Japanese.
-_TOKEN_BYTES: Final = 4
 
 #: What a turn costs a model beside its text.
 _TURN_TOKENS: Final = 4
@@ -60,7 +58,7 @@ class NewTurn:
     @property
     def tokens(self) -> int:
         """How many tokens it takes, by estimate."""
-        return estimated_tokens(self.content)
+        return turn_tokens(self.content)
 
     def check(self, limit_bytes: int) -> None:
         """Raise InvalidRequest where it cannot be a turn, or PromptTooLarge."""
@@ -98,6 +96,6 @@ class Claim(NamedTuple):
     turns: Sequence[Turn]
 
 
-def estimated_tokens(text: str) -> int:
-    """How many tokens a turn with this text takes, or nearly so: no tokenizer is at hand, and none fits all models."""
-    return len(text.encode()) // _TOKEN_BYTES + _TURN_TOKENS
+def turn_tokens(text: str) -> int:
+    """How many tokens a turn with this text takes, or nearly so."""
+    return estimated_tokens(text) + _TURN_TOKENS

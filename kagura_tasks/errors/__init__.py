@@ -16,6 +16,7 @@ KaguraTasksError
 │   ├── FileEncrypted          it has a password
 │   ├── FileTooLarge           above a limit of bytes, pages, text, ...
 │   ├── ArchiveBomb            it would unpack without end
+│   ├── FileEmpty              nothing in it that a model could read
 │   ├── UnsupportedFile        nothing reads its type, or an extra is missing
 │   ├── ParserTimeout          its parser was ended at its limit
 │   ├── ParserDied             its parser crashed, or ran out of memory
@@ -64,6 +65,7 @@ from kagura_tasks.errors.base import ConfigurationError, KaguraTasksError, Redis
 from kagura_tasks.errors.files import (
     ArchiveBomb,
     FileDamaged,
+    FileEmpty,
     FileEncrypted,
     FileError,
     FileNotAllowed,
@@ -110,6 +112,7 @@ __all__ = [
     "ContentRefused",
     "ContextTooLong",
     "FileDamaged",
+    "FileEmpty",
     "FileEncrypted",
     "FileError",
     "FileNotAllowed",

@@ -22,6 +22,11 @@ class FileError(KaguraTasksError):
         """What is wrong and how to mend it, without the path."""
         return "could not be loaded"
 
+    @property
+    def is_passed_over(self) -> bool:
+        """Nobody promised to read it: its row says "skipped", and it is no failure."""
+        return False
+
 
 class _BecauseOf(FileError):
     """A file, and the reason in a few words of ours: a parser's own text may quote the file."""
@@ -110,11 +115,30 @@ class UnsupportedFile(FileError):
         self.extra = extra
 
     @property
+    def is_passed_over(self) -> bool:
+        """Unless it can be mended."""
+        return not self.extra
+
+    @property
     def reason(self) -> str:
         """Name the type, and the extra."""
         if self.extra:
             return f"is {self.media_type}: pip install 'kagura-tasks[{self.extra}]' to read it"
         return f"is {self.media_type}, which is not read"
+
+
+class FileEmpty(FileError):
+    """There is no text in it, and no picture or sound: a model could not say anything of it."""
+
+    @property
+    def is_passed_over(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def reason(self) -> str:
+        """Say so."""
+        return "has nothing to read"
 
 
 class ParserTimeout(FileError):

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import Field
 
 from kagura_tasks.errors import InvalidRequest
-from kagura_tasks.files.documents import Document
+from kagura_tasks.files.documents import Document, Section
 from kagura_tasks.schemas import Wire
 
 #: Ends of paragraphs, lines, sentences and words: the coarser joint is always the better one.
@@ -71,6 +71,49 @@ def document_chunks(
         title = document.sections[place - 1].title if place else ""
         yield DocumentChunk(path=document.path, index=index, text=text[start:end], start=start, title=title)
         start, index = end, index + 1
+
+
+def stable_chunks(document: Document, max_tokens: int, count_tokens: Callable[[str], int]) -> Iterator[DocumentChunk]:
+    """The document's text in pieces of at most `max_tokens`, of which a change of the text changes as few as can be.
+
+    All of it is one piece where it fits. Else it is halved at the joint between sections that is the coarsest, and of
+    these the nearest to the middle, until each half fits or is a single section; only then `document_chunks` cuts.
+    Where the joints are does not depend on how long sections are: a change in one leaves all pieces without it as they
+    were, unless what fitted into one piece does not fit any more.
+
+    Raises:
+        InvalidRequest: `max_tokens` is below 1.
+    """
+    index = 0
+    for block in _blocks(document, lambda start, end: count_tokens(document.text[start:end]) <= max_tokens):
+        start, end = block[0].start, block[-1].end
+        alone = document.model_copy(update={"text": document.text[start:end], "sections": ()})
+        for chunk in document_chunks(alone, max_tokens, count_tokens):
+            yield chunk.model_copy(update={"index": index, "start": start + chunk.start, "title": block[0].title})
+            index += 1
+
+
+def _blocks(document: Document, fits: Callable[[int, int], bool]) -> Iterator[list[Section]]:
+    """Runs of sections that fit, or are one; on a stack, since a thousand headings may be nested in each other."""
+    waiting = [sections] if (sections := _all_sections(document)) else []
+    while waiting:
+        block = waiting.pop()
+        if len(block) == 1 or fits(block[0].start, block[-1].end):
+            yield block
+        else:
+            joint = _coarsest_joint(block)
+            waiting += [block[joint:], block[:joint]]
+
+
+def _all_sections(document: Document) -> list[Section]:
+    """The sections, and in front of them what stands before the first."""
+    first = document.sections[0].start if document.sections else len(document.text)
+    before = [Section(kind="heading", start=0, end=first)] if first else []
+    return [*before, *document.sections]
+
+
+def _coarsest_joint(block: Sequence[Section]) -> int:
+    return min(range(1, len(block)), key=lambda place: (block[place].level, abs(2 * place - len(block))))
 
 
 def _end(text: str, start: int, stop: int, joints: Sequence[Sequence[int]], fits: Callable[[str], bool]) -> int:

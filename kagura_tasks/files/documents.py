@@ -8,10 +8,11 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from kagura_tasks.errors import FileError, rebuild
+from kagura_tasks.errors import FileError, KaguraTasksError, rebuild
 from kagura_tasks.schemas import Json, Wire
 
-#: What became of a file. "cached": its content was parsed before, and nothing was parsed now.
+#: What became of a file. "cached": its content was parsed before, and nothing was parsed now; nor asked, where a model
+#: was to answer.
 FileStatus = Literal["ok", "cached", "failed", "skipped"]
 
 #: A natural part of a document.
@@ -36,12 +37,14 @@ class FileRef(Wire):
         path: Where the file is below it, with `/` between the names.
         size_bytes: Its size when it was found.
         media_type: What it was by its name and content when it was found.
+        upload: The name of its content in Redis (its SHA-256) where that was sent there: the file itself is not opened.
     """
 
     root: str = Field(pattern=r"^/", max_length=4096)
     path: RelativePath
     size_bytes: int = Field(default=0, ge=0)
     media_type: str = ""
+    upload: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
 
 class FileRow(Wire):
@@ -49,7 +52,7 @@ class FileRow(Wire):
 
     Attributes:
         path: Where it is below the root.
-        status: "ok", "cached" (parsed before), "failed", or "skipped" by a rule or because nothing reads its type.
+        status: "ok", "cached" (nothing had to be done), "failed", or "skipped" (by a rule, or nothing reads its type).
         reason: Why it failed, or the rule that skipped it.
         media_type: What it is; "" where nobody looked.
         size_bytes: Its size; 0 where nobody looked.
@@ -66,27 +69,36 @@ class FileRow(Wire):
     error: Json | None = None
 
     @property
-    def exception(self) -> FileError | None:
+    def exception(self) -> KaguraTasksError | None:
         """The error as it was raised, or None."""
         if self.error is None:
             return None
-        error = rebuild(str(self.error.get("type")), cast("list[object]", self.error.get("args") or []))
-        return error if isinstance(error, FileError) else None
+        return rebuild(str(self.error.get("type")), cast("list[object]", self.error.get("args") or []))
 
 
-def row_of_error(
-    error: FileError, ref: FileRef | None = None, *, skipped: bool = False, seconds: float = 0.0
-) -> FileRow:
+def row_of_error(error: FileError, ref: FileRef | None = None, *, seconds: float = 0.0) -> FileRow:
     """The row of a file that has no document."""
     return FileRow(
         path=error.path,
-        status="skipped" if skipped else "failed",
+        status="skipped" if error.is_passed_over else "failed",
         reason=error.reason,
         media_type=ref.media_type if ref else "",
         size_bytes=ref.size_bytes if ref else 0,
         seconds=round(seconds, 4),
-        error={"type": type(error).__name__, "args": cast("list[JsonValue]", list(error.args))},
+        error=_told(error),
     )
+
+
+def _told(error: KaguraTasksError) -> Json:
+    return {"type": type(error).__name__, "args": cast("list[JsonValue]", list(error.args))}
+
+
+def failed_row(error: KaguraTasksError, row: FileRow) -> FileRow:
+    """The row of a file that was looked at, and of which there will be no answer."""
+    if isinstance(error, FileError):
+        told = row_of_error(error)
+        return row.model_copy(update={"status": told.status, "reason": told.reason, "error": told.error})
+    return row.model_copy(update={"status": "failed", "reason": str(error), "error": _told(error)})
 
 
 class Section(Wire):

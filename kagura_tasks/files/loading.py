@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
-from collections.abc import Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from kagura_tasks.errors import FileError, FileNotAllowed, FileTooLarge, FileUnreadable, ParserDied, UnsupportedFile
+from kagura_tasks.errors import FileError, FileNotAllowed, FileTooLarge, FileUnreadable, ParserDied
 from kagura_tasks.files.documents import Document, FileRef, FileRow, LoadedDirectory, row_of_error
 from kagura_tasks.files.limits import FileLimits, setting_of
 from kagura_tasks.files.loaders.table import Loader, loader_for
@@ -23,13 +22,12 @@ from kagura_tasks.files.opening import explain, opened_file, opened_root
 from kagura_tasks.files.parse_cache import ParseCache, parse_key, recall, remember
 from kagura_tasks.files.pool import ParserPool
 from kagura_tasks.files.scanner import Found, scan
+from kagura_tasks.files.uploads import Uploads, sha256_of
 from kagura_tasks.parallel import parallel_map
 from kagura_tasks.schemas import problems_of
 from kagura_tasks.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
-
-_PIECE_BYTES: Final = 1 << 20
 
 
 class Loaded(NamedTuple):
@@ -57,11 +55,13 @@ class FileLoader:
         pool: Where they are parsed, and within which limits.
         cache: Where parsed documents are kept; None: nowhere.
         allowed: The folders of which one has to contain a file's root; None: any root may be read.
+        uploads: Where files are that are not on this machine's disk; None: all are.
     """
 
     pool: ParserPool
     cache: ParseCache | None = None
     allowed: Sequence[str] | None = None
+    uploads: Uploads | None = None
 
     async def load(self, ref: FileRef) -> Loaded:
         """The file's document and row. What is wrong with the file is in the row; nothing of it is raised."""
@@ -69,10 +69,7 @@ class FileLoader:
         try:
             document, is_cached = await self._document(ref)
         except FileError as error:
-            # Nobody promised to read every type. What could be read with an extra is a failure, which can be mended.
-            is_unknown = isinstance(error, UnsupportedFile) and not error.extra
-            row = row_of_error(error, ref, skipped=is_unknown, seconds=time.monotonic() - started)
-            return Loaded(row, None)
+            return Loaded(row_of_error(error, ref, seconds=time.monotonic() - started), None)
         row = FileRow(
             path=ref.path,
             status="cached" if is_cached else "ok",
@@ -88,10 +85,7 @@ class FileLoader:
 
     async def _document(self, ref: FileRef) -> tuple[Document, bool]:
         """The document, and whether it was parsed before."""
-        async with self.pool.places, AsyncExitStack() as opened:
-            opening = _opened(ref, self.allowed)
-            file = await self.pool.in_thread(opening.__enter__)
-            opened.callback(opening.__exit__, None, None, None)
+        async with self.pool.places, self._opened(ref) as file:
             look = await self.pool.in_thread(_look_at, file, ref.path, self.pool.limits)
             key = parse_key(look.sha256, look.detected.media_type, look.loader.identity, self.pool.limits)
             if self.cache is not None and (known := await recall(self.cache, key)) is not None:
@@ -103,6 +97,17 @@ class FileLoader:
             if self.cache is not None:
                 await remember(self.cache, key, document)
             return _as_found(document, ref, look), False
+
+    @asynccontextmanager
+    async def _opened(self, ref: FileRef) -> AsyncGenerator[int]:
+        async with AsyncExitStack() as opened:
+            if ref.upload and self.uploads is not None:
+                yield await opened.enter_async_context(self.uploads.opened(ref))
+            else:
+                opening = opened_ref(ref, self.allowed)
+                file = await self.pool.in_thread(opening.__enter__)
+                opened.callback(opening.__exit__, None, None, None)
+                yield file
 
 
 async def load_directory(
@@ -175,7 +180,8 @@ def _told(loaded: Sequence[Loaded], path: str) -> LoadedDirectory:
 
 
 @contextmanager
-def _opened(ref: FileRef, allowed: Sequence[str] | None) -> Generator[int]:
+def opened_ref(ref: FileRef, allowed: Sequence[str] | None) -> Generator[int]:
+    """A descriptor of the file, on this machine's disk. See opening for what it raises; errors name the file alone."""
     try:
         with opened_root(ref.root, allowed) as root, opened_file(root, ref.path) as file:
             yield file
@@ -198,18 +204,9 @@ def _look_at(file: int, path: str, limits: FileLimits) -> _Look:
         loader = loader_for(path, detected.media_type)
         if state[0] > limits.max_bytes:
             raise FileTooLarge(path, state[0], limits.max_bytes, "bytes", setting_of("max_bytes"))
-        return _Look(state, state[0], detected, loader, _sha256(file, limits.max_bytes))
+        return _Look(state, state[0], detected, loader, sha256_of(file, limits.max_bytes))
     except OSError as error:
         raise explain(error, path) from None
-
-
-def _sha256(file: int, most_bytes: int) -> str:
-    """The hash, by the file's own offsets: the one that it shares with its parser stays at its beginning."""
-    hashed, offset = hashlib.sha256(), 0
-    while offset <= most_bytes and (piece := os.pread(file, _PIECE_BYTES, offset)):
-        hashed.update(piece)
-        offset += len(piece)
-    return hashed.hexdigest()
 
 
 def _document_of(parsed: dict[str, object], ref: FileRef, look: _Look) -> Document:

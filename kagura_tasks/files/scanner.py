@@ -102,7 +102,7 @@ class _Scan:
             if row := self._left_out(names, is_folder, rules):
                 yield row
             elif not _is_text(entry.name):
-                yield row_of_error(FileUnreadable(_shown(path), "its name is not UTF-8"))
+                yield row_of_error(FileUnreadable(shown(path), "its name is not UTF-8"))
             elif is_folder and len(names) > MAX_LEVELS:
                 yield row_of_error(FileTooLarge(path, len(names), MAX_LEVELS, "levels of folders"))
             elif is_folder:
@@ -114,7 +114,7 @@ class _Scan:
             else:
                 yield self._file(path)
         except OSError as error:
-            yield row_of_error(explain(error, _shown(path)))
+            yield row_of_error(explain(error, shown(path)))
         except FileError as error:
             yield row_of_error(error)
 
@@ -128,7 +128,7 @@ class _Scan:
             why = f"pattern: {self.wanted.line}"
         else:
             return None
-        return FileRow(path=_shown("/".join(names)) + "/" * is_folder, status="skipped", reason=_shown(why))
+        return FileRow(path=shown("/".join(names)) + "/" * is_folder, status="skipped", reason=shown(why))
 
     def _file(self, path: str) -> Found:
         with opened_file(self.root_folder, path) as file:
@@ -159,6 +159,6 @@ def _is_text(name: str) -> bool:
     return False
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """The path as text that can be written anywhere: bytes that are no UTF-8 are spelled out."""
     return path.encode("utf-8", "backslashreplace").decode()

@@ -8,8 +8,13 @@ local function now_ms()
 end
 
 local function touch(map)
-  local ttl_s = redis.call('HGET', map, 'ttl_s')
+  local ttl_s, is_of_files = unpack(redis.call('HMGET', map, 'ttl_s', 'loaded_list'))
   local parts = {'items', 'ids', 'outcomes', 'ended', 'failures', 'flying', 'ending', 'again', 'pace', 'reserved'}
+  if is_of_files then
+    for _, part in ipairs({'loaded', 'rows', 'left_out'}) do
+      parts[#parts + 1] = part
+    end
+  end
   redis.call('EXPIRE', map, ttl_s)
   for _, part in ipairs(parts) do
     redis.call('EXPIRE', map .. ':' .. part, ttl_s)
@@ -37,23 +42,32 @@ local function is_open(map, index)
   return redis.call('HEXISTS', map .. ':outcomes', index) == 0 and redis.call('SISMEMBER', map .. ':flying', index) == 0
 end
 
+-- Send an item's message.
+local function send(map, index, list, message)
+  local name = string.match(map, '[^:]+:[^:]+$')
+  local sent = redis.call('HINCRBY', map, 'sent', 1)
+  local filled = string.gsub(string.gsub(message, '@ITEM@', name .. '.' .. index), '@SENT@', sent)
+  redis.call('LPUSH', list, (string.gsub(filled, '@NOW@', now_ms())))
+end
+
 -- Nothing is left to do: whoever waits is told, and the task that reduces the answers is sent, once.
 local function finish(map, now)
   redis.call('HSET', map, 'ended_ms', now)
   local list, message = unpack(redis.call('HMGET', map, 'then_list', 'then_message'))
-  if message and redis.call('HSETNX', map, 'then_sent', 1) == 1 then redis.call('LPUSH', list, message) end
+  if message and redis.call('HSETNX', map, 'then_sent', 1) == 1 then
+    redis.call('LPUSH', list, (string.gsub(message, '@NOW@', now)))
+  end
   redis.call('PUBLISH', map, 'over')
 end
 
 -- Send as many items as the window has room for; of a large window a part, so that nobody waits long for this step: each of
 -- the next steps sends as many.
 local function advance(map, now)
-  local names = {'state', 'total', 'window', 'list', 'message', 'room'}
-  local state, total, window, list, message, room = unpack(redis.call('HMGET', map, unpack(names)))
+  local names = {'state', 'total', 'window', 'list', 'message', 'room', 'loaded_list', 'loaded_message'}
+  local state, total, window, list, message, room, loaded_list, loaded_message = unpack(redis.call('HMGET', map, unpack(names)))
   -- Where a budget holds items back, a wider window would only have them refused.
   if room then window = math.min(tonumber(window), tonumber(room)) end
   local flying = redis.call('SCARD', map .. ':flying')
-  local name = string.match(map, '[^:]+:[^:]+$')
   local is_empty, left = false, 256
   while state == 'running' and flying < tonumber(window) and left > 0 do
     local index = next_index(map, tonumber(total))
@@ -62,8 +76,11 @@ local function advance(map, now)
       break
     end
     if is_open(map, index) then
-      local sent = redis.call('HINCRBY', map, 'sent', 1)
-      redis.call('LPUSH', list, (string.gsub(string.gsub(message, '@ITEM@', name .. '.' .. index), '@SENT@', sent)))
+      if loaded_list and redis.call('SISMEMBER', map .. ':loaded', index) == 1 then
+        send(map, index, loaded_list, loaded_message)
+      else
+        send(map, index, list, message)
+      end
       redis.call('SADD', map .. ':flying', index)
       flying, left = flying + 1, left - 1
     end

@@ -4,5 +4,5 @@
 local map = KEYS[1]
 local token, state = unpack(redis.call('HMGET', map, 'token', 'state'))
 if token ~= ARGV[1] or state ~= 'uploading' then return 0 end
-redis.call('DEL', map, map .. ':items', map .. ':ids')
+redis.call('DEL', map, map .. ':items', map .. ':ids', map .. ':left_out')
 return 1

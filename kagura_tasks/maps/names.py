@@ -32,7 +32,9 @@ class MapName:
         `ended` (list: the items' numbers in order of completion), `failures` (hash: the numbers of those that failed,
         and their places there, from 1), `flying` (set: sent, and not ended), `ending` (set: those of them that flew
         when the map was cancelled), `again` (list: to be sent before all others), `reserved` (hash: USD set aside for
-        calls) and `pace` (list: when the latest ones ended, Unix ms).
+        calls) and `pace` (list: when the latest ones ended, Unix ms). Of a map over files also: `loaded` (set: the
+        numbers of those whose file was loaded), `rows` (hash: what became of the file) and `left_out` (list: what was
+        found and is no item).
         """
         return f"kagura:map:{self.tenant}:{self.map_id}"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from pydantic import ValidationError
 
-from kagura_tasks.errors import KaguraTasksError, TaskCancelled, TaskFailed
+from kagura_tasks.errors import FileError, KaguraTasksError, TaskCancelled, TaskFailed
 from kagura_tasks.plans import enveloped, error_in
 from kagura_tasks.schemas import Completion, Json, completion_from_wire
 
@@ -35,13 +36,30 @@ def outcome_of_answer(completion: Json) -> Outcome:
 def outcome_of_error(error: BaseException) -> Outcome:
     """The outcome of a task that raised this. Of a foreign error the name is kept: its text may hold anything."""
     known = error if isinstance(error, KaguraTasksError) else TaskFailed(type(error).__name__)
-    kind = "cancelled" if isinstance(known, TaskCancelled) else "failed"
-    return Outcome(kind, enveloped(known))
+    if isinstance(known, TaskCancelled):
+        return Outcome("cancelled", enveloped(known))
+    return Outcome("done" if is_passed_over(known) else "failed", enveloped(known))
+
+
+def is_passed_over(answer: Completion | KaguraTasksError) -> bool:
+    """Nobody promised to read this file: there is no answer, and nothing has failed."""
+    return isinstance(answer, FileError) and answer.is_passed_over
 
 
 def document_of(answer: Completion | KaguraTasksError) -> Json:
     """The completion, or the error, as it is kept."""
     return answer.model_dump(mode="json") if isinstance(answer, Completion) else outcome_of_error(answer).document
+
+
+def labelled_documents(answers: Iterable[tuple[str, Completion | KaguraTasksError]]) -> list[Json]:
+    """Items' answers as they are kept, each text with the item's name above it; without what was passed over."""
+    return [document_of(_labelled(name, answer)) for name, answer in answers if not is_passed_over(answer)]
+
+
+def _labelled(name: str, answer: Completion | KaguraTasksError) -> Completion | KaguraTasksError:
+    if not isinstance(answer, Completion):
+        return answer
+    return answer.model_copy(update={"text": f"## {name}\n\n{answer.text}"})
 
 
 def document_in(stored: bytes) -> Json:

@@ -22,6 +22,7 @@ _HERE: Final = __package__ or ""
 _BEGIN: Final = LuaScript.load(_HERE, "begin.lua")
 _DROP: Final = LuaScript.load(_HERE, "drop.lua")
 _ADD: Final = LuaScript.load(_HERE, "add.lua")
+_LEAVE_OUT: Final = LuaScript.load(_HERE, "leave_out.lua")
 _START: Final = LuaScript.load(_HERE, "advance.lua", "start.lua")
 _STOP: Final = LuaScript.load(_HERE, "advance.lua", "stop.lua")
 _RESUME: Final = LuaScript.load(_HERE, "advance.lua", "resume.lua")
@@ -81,6 +82,8 @@ class MapTerms:
         max_failed: More failures than these stop the map; -1: none do.
         budget_usd: What its calls may cost together; None: there is no limit.
         item: The message of any item.
+        loaded: Of a map over files, the message of any item whose file was loaded.
+        work: What is asked of each file, as JSON.
         then: The message of the task that is sent when all have ended; None: there is none.
         ttl_s: Seconds for which the map is kept after its last change.
         about: What the caller wants to find again with the map.
@@ -94,15 +97,18 @@ class MapTerms:
     then: ListedMessage | None
     ttl_s: int
     about: dict[str, str]
+    loaded: ListedMessage | None = None
+    work: str = ""
 
     def fields(self) -> list[Argument]:
         """The map's fields and their values in turn."""
         budget: tuple[Argument, ...] = () if self.budget_usd is None else ("budget_usd", self.budget_usd)
         then = ("then_list", self.then.list_key, "then_message", self.then.text) if self.then else ()
+        files = ("loaded_list", self.loaded.list_key, "loaded_message", self.loaded.text) if self.loaded else ()
         return [
             *("total", self.total, "window", self.window, "max_failed", self.max_failed, "next", 0),
             *("list", self.item.list_key, "message", self.item.text, *then, *budget),
-            *("ttl_s", self.ttl_s, "about", json.dumps(self.about)),
+            *("ttl_s", self.ttl_s, "about", json.dumps(self.about), *files, "work", self.work),
         ]
 
 
@@ -153,6 +159,10 @@ class MapStore:
         parts = [part for item in items for part in item]
         return bool(await self._run(_ADD, [self.token, _UPLOAD_TTL_S, first_index, *parts]))
 
+    async def leave_out(self, told: Sequence[str]) -> bool:
+        """Add what was found beside the items; False where somebody else has begun anew. At most 500."""
+        return bool(await self._run(_LEAVE_OUT, [self.token, _UPLOAD_TTL_S, *told]))
+
     async def start(self, terms: MapTerms) -> bool:
         """Send the first items; False where it is shut out, as in `add`."""
         return bool(await self._run(_START, [self.token, *terms.fields()]))
@@ -178,6 +188,21 @@ class MapStore:
         texts = [one.decode() for one in flat]
         rate = (ends - 1) * 1000 / max(since_ms, 1) if ends > 1 else 0.0
         return dict(zip(texts[::2], texts[1::2], strict=True)), in_flight, rate
+
+    async def rows(self, indexes: Sequence[int]) -> list[bytes | None]:
+        """What became of these items' files, where they were looked at."""
+        return await self._client.hmget(f"{self.name.key}:rows", [str(index) for index in indexes]) if indexes else []
+
+    async def left_out(self, first: int) -> list[bytes]:
+        """What was found beside the items, from this place on: a page of it."""
+        return await self._client.lrange(f"{self.name.key}:left_out", first, first + _PAGE_ITEMS - 1)
+
+    async def work(self) -> bytes:
+        """What is asked of each file, as JSON. Raises MapExpired."""
+        work = await self._client.hget(self.name.key, "work")
+        if work is None:
+            raise MapExpired(self.name.map_id)
+        return work
 
     async def stop(self, state: Literal["paused", "cancelled"]) -> str:
         """Send no further item; `cancelled`: end the calls that run, or the upload, too.

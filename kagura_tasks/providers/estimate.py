@@ -10,9 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from kagura_tasks.providers import litellm as provider
 from kagura_tasks.schemas import CompletionRequest
-
-#: Bytes of a token, where the tokenizer does not take a text.
-_TOKEN_BYTES: Final = 4
+from kagura_tasks.tokens import TOKEN_BYTES
 
 #: Parameters that say how long an answer may be, by the one that counts where both are given.
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
@@ -53,10 +51,15 @@ def estimate(requests: Iterable[CompletionRequest]) -> list[ModelEstimate]:
     return list(models.values())
 
 
+def answer_limit(request: CompletionRequest) -> int | None:
+    """How many tokens the answer may have, where the request says so."""
+    return next((limit for name in _LIMITS if isinstance(limit := request.params.get(name), int)), None)
+
+
 def _add(to: ModelEstimate, request: CompletionRequest) -> None:
     price = _price_of(request.model)
     tokens = _prompt_tokens(request)
-    longest = next((limit for name in _LIMITS if isinstance(limit := request.params.get(name), int)), None)
+    longest = answer_limit(request)
     low_usd = _times(tokens, price.prompt_usd)
     answer_usd = _times(price.longest_tokens if longest is None else longest, price.completion_usd)
     to.calls += 1
@@ -68,6 +71,8 @@ def _add(to: ModelEstimate, request: CompletionRequest) -> None:
 @cache
 def _price_of(model: str) -> _Price:
     entry = _entry_of(model)
+    if entry.get("mode") == "embedding":
+        entry = {**entry, "max_output_tokens": 0}
     numbers = [entry.get(name) for name in ("input_cost_per_token", "output_cost_per_token", "max_output_tokens")]
     return _Price(*(cast(Any, number) if isinstance(number, int | float) else None for number in numbers))
 
@@ -90,7 +95,7 @@ def _prompt_tokens(request: CompletionRequest) -> int:
         # Images would be fetched, to be measured.
         tools = request.params.get("tools")
         return int(count(model=name, messages=messages, tools=tools, use_default_image_token_count=True))
-    return len(request.model_dump_json(include={"messages"}).encode()) // _TOKEN_BYTES + 1
+    return len(request.model_dump_json(include={"messages"}).encode()) // TOKEN_BYTES + 1
 
 
 def _times(tokens: int | None, usd: float | None) -> float | None:

@@ -10,6 +10,9 @@ from kagura_tasks.metrics.tally import Tally
 from kagura_tasks.schemas import CompletionRequest
 from kagura_tasks.worker.retries import Tries
 
+#: Awaited before each call of the provider. What it raises ends the job.
+BeforeCall = Callable[[], Awaitable[None]]
+
 
 class RetryLater(Exception):
     """The next try comes after a wait that is too long to hold a worker's slot for."""
@@ -28,6 +31,10 @@ class HandedBack(Exception):
 
 class TakenAway(Exception):
     """The task was given to another worker meanwhile: this one's answer is not wanted."""
+
+
+class HandedOn(Exception):
+    """The task's part is done, and another task goes on: this one has no result."""
 
 
 class OverBudget(TaskCancelled):
@@ -80,7 +87,7 @@ class Job:
     is_streamed: bool = False
     tries: Tries | None = None
     may_leave: bool = True
-    before_call: Callable[[], Awaitable[None]] | None = None
+    before_call: BeforeCall | None = None
     tally: Tally = field(default_factory=Tally)
 
     @property

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
+from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.errors import MapFailed, TaskFailed
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.maps.names import MapName, index_of
-from kagura_tasks.maps.outcomes import document_in
+from kagura_tasks.maps.outcomes import answer_in, document_in, labelled_documents
 from kagura_tasks.maps.store import MapStore
+from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.schemas import CompletionRequest, Json
 from kagura_tasks.settings import Settings
 from kagura_tasks.worker.budgets import dearest_usd
-from kagura_tasks.worker.job import HandedBack, OverBudget, TakenAway
+from kagura_tasks.worker.job import Delivery, HandedBack, OverBudget, TakenAway
+
+T = TypeVar("T")
 
 _TAKE: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "take.lua")
+_HAND_ON: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "hand_on.lua")
 _RESERVE: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "reserve.lua")
 
 #: Seconds between two tries while Redis is away, or full, and how many there are: as long as results are tried.
@@ -32,40 +38,57 @@ class Taken(NamedTuple):
     has_budget: bool
 
 
-async def take(settings: Settings, name: MapName, token: str, task_id: str) -> Taken:
-    """The item whose task this is.
+async def take(settings: Settings, name: MapName, token: str, task_id: str, *, loads: bool = False) -> Taken:
+    """The item whose task this is. `loads`: the task is to load its file, unless that was done.
 
     Raises:
         TakenAway: Nobody wants it answered: it has an outcome, its map was stopped, or is gone.
         TaskFailed: What is kept of it is no request.
         HandedBack: Redis stays away, or full.
     """
-    client = async_client(settings.broker, settings.redis_timeout_s)
+    args: list[Argument] = [index_of(task_id), token, "1" if loads else ""]
+    taken = await patiently(lambda: _TAKE.arun(_client(settings), [name.key], args))
+    return _read(cast("list[bytes] | None", taken))
+
+
+async def hand_on(settings: Settings, name: MapName, token: str, delivery: Delivery, row: str, asked: str) -> None:
+    """Keep what became of the item's file, and send the message that goes on with what is `asked` ("": nothing is).
+
+    Raises HandedBack where Redis stays away, or full.
+    """
+    keys = [name.key, taken_key(delivery.delivery_tag or delivery.task_id)]
+    args: list[Argument] = [index_of(delivery.task_id), token, row, asked]
+    _ = await patiently(lambda: _HAND_ON.arun(_client(settings), keys, args))
+
+
+async def patiently(step: Callable[[], Awaitable[T]]) -> T:
+    """What the step returns, tried again while Redis is away, or full. Raises HandedBack where it stays so."""
     for _ in range(_MOST_TRIES):
         try:
-            taken = cast("list[bytes] | None", await _TAKE.arun(client, [name.key], [index_of(task_id), token]))
+            return await step()
         except CANNOT_WRITE_NOW:
             await asyncio.sleep(_RETRY_S)
-            continue
-        return _read(taken)
     raise HandedBack
 
 
-async def reserve(settings: Settings, name: MapName, task_id: str, request: CompletionRequest) -> None:
-    """Set aside, of the map's budget, what the item's call may cost at most.
+async def reserve(settings: Settings, name: MapName, task_id: str, requests: Sequence[CompletionRequest]) -> None:
+    """Set aside, of the map's budget, what the item's calls may cost together at most.
 
     Raises:
         OverBudget: There is no room for it. The item waits, or its map has stopped.
         PriceUnknown: Nobody knows what it may cost.
         HandedBack: Redis is away, or full.
     """
-    usd = await dearest_usd(request)
-    client = async_client(settings.broker, settings.redis_timeout_s)
+    usd = sum([await dearest_usd(request) for request in requests])
     try:
-        if not await _RESERVE.arun(client, [name.key], [index_of(task_id), usd]):
+        if not await _RESERVE.arun(_client(settings), [name.key], [index_of(task_id), usd]):
             raise OverBudget(task_id)
     except CANNOT_WRITE_NOW:
         raise HandedBack from None
+
+
+def _client(settings: Settings) -> AsyncRedis:
+    return async_client(settings.broker, settings.redis_timeout_s)
 
 
 def _read(taken: list[bytes] | None) -> Taken:
@@ -78,8 +101,10 @@ def _read(taken: list[bytes] | None) -> Taken:
         raise TaskFailed("UnknownItem", "what is kept of it is no request") from None
 
 
-async def outcomes_of(settings: Settings, name: MapName) -> list[Json]:
+async def outcomes_of(settings: Settings, name: MapName, *, labelled: bool = False) -> list[Json]:
     """All outcomes, in the order of the items: completions, and envelopes around errors.
+
+    `labelled`: each completion's text with its item's name above it; an item that was passed over is none of them.
 
     Raises MapFailed where the map was stopped by its failures, and MapExpired where it is gone.
     """
@@ -87,7 +112,8 @@ async def outcomes_of(settings: Settings, name: MapName) -> list[Json]:
     documents: list[Json] = []
     page = await store.ordered_page(0)
     while page.outcomes:
-        documents += [document_in(stored.outcome) for stored in page.outcomes]
+        answers = ((one.custom_id, answer_in(one.outcome)) for one in page.outcomes)
+        documents += labelled_documents(answers) if labelled else [document_in(one.outcome) for one in page.outcomes]
         page = await store.ordered_page(page.cursor)
     if page.state == "failed":
         failed = sum("error" in document for document in documents)

@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any, Final, TypeVar
 
 from kagura_tasks import parking, task_store
 from kagura_tasks.connections import REDIS_AWAY, async_client
 from kagura_tasks.delivery_keys import COUNTS, taken_key
+from kagura_tasks.files.asking import AskedFile
 from kagura_tasks.loops import LoopThread
 from kagura_tasks.maps.names import MapName
 from kagura_tasks.plans import ReducePlan, parts_of
@@ -26,7 +28,9 @@ from kagura_tasks.worker.cancel_watch import CancelWatch
 from kagura_tasks.worker.completion import CompletionRunner
 from kagura_tasks.worker.deliveries import script
 from kagura_tasks.worker.exchanges import Exchanges
-from kagura_tasks.worker.job import Delivery, HandedBack, Job, TakenAway
+from kagura_tasks.worker.file_answers import answer_about
+from kagura_tasks.worker.file_items import FileItems
+from kagura_tasks.worker.job import BeforeCall, Delivery, HandedBack, Job, TakenAway
 from kagura_tasks.worker.redis_streams import RedisStreams
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
@@ -112,6 +116,20 @@ class Runtime:
         parts, failed = await asyncio.to_thread(parts_of, before)
         async with self._unless_taken(delivery.delivery_tag):
             return await self.runner.once(delivery.task_id, lambda: reducer.run(plan, parts, failed, delivery))
+
+    async def file_answer(self, asked: AskedFile, delivery: Delivery, before_call: BeforeCall | None) -> Completion:
+        """The answer about a file that was loaded. Raises what answer_about raises, and as `run` does."""
+        if len(asked.asks) == 1:
+            return await self.answer(replace(delivery.job(asked.asks[0]), before_call=before_call))
+        runner = self.runner
+        about = partial(answer_about, asked, delivery, runner.ask, runner.provider, before_call)
+        async with self._unless_taken(delivery.delivery_tag):
+            return await runner.once(delivery.task_id, about)
+
+    @cached_property
+    def files(self) -> FileItems:
+        """Who loads files, made when it is first needed."""
+        return FileItems(self.settings)
 
     async def routed(self, order: RouteOrder, delivery: Delivery) -> Completion:
         """The answer of the agent that the query is for. Raises what QueryRouter.run raises, and as `run` does."""

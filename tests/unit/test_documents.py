@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kagura_tasks.errors import FileError, FileTooLarge, PartRefused
+from kagura_tasks.errors import FileError, FileTooLarge, PartRefused, TaskFailed
 from kagura_tasks.files.documents import Document, FileRow
 from kagura_tasks.files.parts import document_content, kind_of_part
 
@@ -61,4 +61,5 @@ def test_rows_cross_the_wire_whole():
     arrived = FileRow.model_validate_json(row.model_dump_json())
     assert isinstance(arrived.exception, FileError)
     assert (type(arrived.exception), arrived.exception.args) == (FileTooLarge, error.args)
-    assert FileRow(path="a", status="failed", error={"type": "SystemExit", "args": []}).exception is None
+    forged = FileRow(path="a", status="failed", error={"type": "SystemExit", "args": []})
+    assert isinstance(forged.exception, TaskFailed)

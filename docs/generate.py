@@ -20,7 +20,7 @@ READERS: Final = {
         *("redis_url", "broker_url", "result_url", "cache_url", "result_ttl_s", "redis_timeout_s"),
         *("visibility_timeout_s", "lease_renewal_s", "stream_ttl_s", "stream_log_bytes", "stream_heartbeat_s"),
         *("file_max_bytes", "file_max_media_bytes", "file_max_unpacked_bytes", "file_max_pages", "file_max_text_chars"),
-        *("file_max_image_px", "file_parse_timeout_s", "file_parse_memory_bytes"),
+        *("file_max_image_px", "file_parse_timeout_s", "file_parse_memory_bytes", "file_roots"),
     },
     "Applications": {
         "default_model",
@@ -31,13 +31,15 @@ READERS: Final = {
         "max_prompt_bytes",
         "map_ttl_s",
         "map_max_in_flight",
+        "upload_max_bytes",
+        "upload_ttl_s",
     },
     "Workers": {
         *("cache_ttl_s", "call_timeout_s", "max_retries", "retry_base_s", "retry_cap_s", "retry_deadline_s"),
         *("fallbacks", "limits", "tenant_weights", "budget_usd_per_day", "tenant_budgets_usd_per_day"),
         *("allow_unknown_prices", "breaker_failures", "breaker_open_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
-        *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes", "file_roots"),
+        *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes", "file_parsers"),
         *("tool_modules", "tool_timeout_s", "tool_result_bytes", "heartbeat_file"),
     },
 }

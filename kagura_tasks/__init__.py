@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kagura_tasks.client import LLMClient
     from kagura_tasks.conversations import ConversationMemory, Turn
     from kagura_tasks.errors import KaguraTasksError
+    from kagura_tasks.file_results import FileOutcome, FilesResult
     from kagura_tasks.files.chunking import DocumentChunk, document_chunks
     from kagura_tasks.files.documents import Document, FileRef, FileRow, LoadedDirectory, Section
     from kagura_tasks.files.limits import FileLimits
@@ -79,6 +80,8 @@ __all__ = [
     "parallel_gather",
     "parallel_map",
     # files
+    "FilesResult",
+    "FileOutcome",
     "load_directory",
     "LoadedDirectory",
     "Document",
@@ -117,8 +120,10 @@ _HOMES = {
     "Document": "files.documents",
     "DocumentChunk": "files.chunking",
     "FileLimits": "files.limits",
+    "FileOutcome": "file_results",
     "FileRef": "files.documents",
     "FileRow": "files.documents",
+    "FilesResult": "file_results",
     "KaguraTasksError": "errors",
     "LLMCache": "cache.llm_cache",
     "LLMClient": "client",

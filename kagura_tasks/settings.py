@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         loop_blocked_s: Seconds after which a task that blocks the event loop of its worker is logged with its stack.
         max_prompt_bytes: Largest request, as JSON.
         file_roots: Folders from which workers load files, and whose folders they may be in; separated as on PATH. None
-            by default.
+            by default: then `process_files` sends the files' content.
         file_max_bytes: Largest file that is loaded.
         file_max_media_bytes: Largest picture, recording or film, and most of pictures in one document.
         file_max_unpacked_bytes: What a DOCX, XLSX, PPTX or EPUB holds at most when it is unpacked.

@@ -127,7 +127,7 @@ def worker(
     """A worker for all tests that only need one: starting it takes seconds. Nobody flushes its database."""
     folder = tmp_path_factory.mktemp("worker")
     url = _at_database(redis_server.url, _WORKERS_DATABASE)
-    options = WorkerOptions(concurrency=64, queues="llm,llm.batch,routing")
+    options = WorkerOptions(concurrency=64, queues="llm,llm.batch,routing,files")
     worker = Worker(url, llm_server.base_url, folder, options)
     try:
         yield worker.ready()

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from kagura_tasks.errors import BudgetExceeded, KaguraTasksError, MapFailed, ResultTimeout, TaskFailed
+from kagura_tasks.errors import KaguraTasksError, MapBudgetExceeded, MapFailed, ResultTimeout, TaskFailed
 from kagura_tasks.files.documents import FileRow
 from kagura_tasks.requests import Prompt
 from kagura_tasks.results import LLMResult
@@ -131,7 +131,7 @@ class MapProgress:
 def stopped(map_id: str, progress: MapProgress) -> KaguraTasksError:
     """What a map that stopped by itself raises."""
     if progress.state == "over_budget":
-        return BudgetExceeded(map_id, progress.budget_usd or 0.0, progress.cost_usd)
+        return MapBudgetExceeded(map_id, progress.budget_usd or 0.0, progress.cost_usd)
     return MapFailed(map_id, progress.failed, progress.total)
 
 

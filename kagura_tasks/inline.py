@@ -151,6 +151,7 @@ class InlineExecutor:
             records=_no_record,
             exchanges=Exchanges.of_process(self._settings),
             policy=RetryPolicy.from_settings(self._settings),
+            fallbacks=self._settings.fallbacks,
             call_timeout_s=self._settings.call_timeout_s,
             # There is no queue to go back to: any wait is sat out here.
             short_wait_s=float("inf"),

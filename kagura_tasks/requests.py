@@ -30,7 +30,7 @@ _NOT_YOURS: Final = {
 
 
 #: Options that are no parameter of a model's.
-_OURS: Final = frozenset({"model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"})
+_OURS: Final = frozenset({"model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s", "fallbacks"})
 
 
 def build_request(
@@ -44,12 +44,13 @@ def build_request(
     tenant: str | None = None,
     priority: Priority | str | int = Priority.NORMAL,
     timeout_s: float | None = None,
+    fallbacks: Iterable[str] = (),
     params: Mapping[str, object],
 ) -> CompletionRequest:
     """The request. Raises InvalidRequest, SecretInRequest or PromptTooLarge; a message's text is in none of them."""
     _check_params(params)
-    if isinstance(tags, str):
-        raise InvalidRequest("tags are a list of names, not one text")
+    if isinstance(tags, str) or isinstance(fallbacks, str):
+        raise InvalidRequest("tags, and fallbacks, are a list of names, not one text")
     messages = _turns(prompt)
     fields: dict[str, object] = {
         "model": model or settings.default_model,
@@ -61,6 +62,7 @@ def build_request(
         "tags": tuple(tags),
         "timeout_s": timeout_s,
         "priority": priority_of(priority),
+        "fallbacks": tuple(fallbacks),
     }
     try:
         request = CompletionRequest.model_validate(fields)

@@ -131,6 +131,7 @@ class CompletionRequest(Wire):
         tags: Names under which the remembered answer can be invalidated.
         timeout_s: Seconds for one call of the provider; time in the queue is not counted. None is the workers' setting.
         priority: See Priority.
+        fallbacks: Models that are asked, in order, where the model fails.
         tools: Functions that the worker runs for the model.
         conversation: What was said before is put in front of the messages.
     """
@@ -144,6 +145,7 @@ class CompletionRequest(Wire):
     tags: tuple[TagName, ...] = Field(default=(), max_length=16)
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     priority: Priority = Priority.NORMAL
+    fallbacks: tuple[ModelName, ...] = Field(default=(), max_length=8)
     tools: ToolUse | None = None
     conversation: ConversationUse | None = None
 

@@ -42,6 +42,8 @@ def cache_key(request: CompletionRequest) -> str:
     params = request.params
     if request.tools is not None:
         params = {**params, "tools_of_ours": request.tools.model_dump(mode="json")}
+    if request.fallbacks:
+        params = {**params, "fallbacks": list(request.fallbacks)}
     return key_for(request.messages, request.model, request.tenant, params)
 
 

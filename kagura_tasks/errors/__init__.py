@@ -34,8 +34,9 @@ KaguraTasksError
 │   ├── StreamGap              the log was trimmed under a reader: text is missing
 │   ├── StreamLost             nobody writes it any more
 │   └── StreamRestarted        a new attempt began after text was handed out
+├── BudgetExceeded             the day's budget of a tenant, or of all, has no room for the call
 ├── MapError                   a map as a whole; each item has an error of its own
-│   ├── BudgetExceeded         the budget has no room for a further call
+│   ├── MapBudgetExceeded      its budget has no room for a further call; a BudgetExceeded
 │   ├── MapExpired             there is no such map, or none any more
 │   └── MapFailed              more items failed than `on_error` allows
 ├── OutputInvalid              the model's answer does not fit the type that was asked for
@@ -62,6 +63,7 @@ An error crosses the wire as its class's name and its `args`: every field is pos
 from __future__ import annotations
 
 from kagura_tasks.errors.base import ConfigurationError, KaguraTasksError, RedisUnreachable
+from kagura_tasks.errors.budgets import BudgetExceeded
 from kagura_tasks.errors.files import (
     ArchiveBomb,
     FileDamaged,
@@ -76,7 +78,14 @@ from kagura_tasks.errors.files import (
     PartRefused,
     UnsupportedFile,
 )
-from kagura_tasks.errors.maps import BudgetExceeded, MapError, MapExpired, MapFailed, NothingToReduce, OutputUnwritable
+from kagura_tasks.errors.maps import (
+    MapBudgetExceeded,
+    MapError,
+    MapExpired,
+    MapFailed,
+    NothingToReduce,
+    OutputUnwritable,
+)
 from kagura_tasks.errors.providers import (
     AuthenticationFailed,
     ContentRefused,
@@ -121,6 +130,7 @@ __all__ = [
     "InvalidRequest",
     "ItemInvalid",
     "KaguraTasksError",
+    "MapBudgetExceeded",
     "MapError",
     "MapExpired",
     "MapFailed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kagura_tasks.errors.base import KaguraTasksError
+from kagura_tasks.errors.budgets import BudgetExceeded
 
 
 class MapError(KaguraTasksError):
@@ -43,15 +44,14 @@ class MapFailed(MapError):
         )
 
 
-class BudgetExceeded(MapError):
-    """The budget has no room for the most that a further call may cost: none is made. What was answered is kept."""
+class MapBudgetExceeded(BudgetExceeded, MapError):
+    """A map's budget has no room for the most that a further call may cost: none is made. What was answered is kept."""
 
     def __init__(self, map_id: str, budget_usd: float, spent_usd: float) -> None:
         """Take the map's id, what its calls may cost together, and what they have cost so far (USD)."""
-        super().__init__(map_id, budget_usd, spent_usd)
+        super().__init__(f"map {map_id}", budget_usd, spent_usd)
+        self.args = (map_id, budget_usd, spent_usd)
         self.map_id = map_id
-        self.budget_usd = budget_usd
-        self.spent_usd = spent_usd
 
     def __str__(self) -> str:
         """Say both sums, and how to go on."""

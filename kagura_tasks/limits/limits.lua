@@ -139,6 +139,15 @@ local function charge(limit, ask, place)
   redis.call('EXPIRE', limit.key .. ':ends:' .. ask.class, TTL_S)
 end
 
+-- Virtual time is the place of whoever is served, but not beyond that of the first who waits: it may have been away.
+local function advance(limit, class, place)
+  local from, to = class * CLASS, '(' .. exactly((class + 1) * CLASS)
+  local _, first = unpack(redis.call('ZRANGEBYSCORE', limit.key .. ':line', from, to, 'WITHSCORES', 'LIMIT', 0, 1))
+  local virtual = math.max(tonumber(redis.call('HGET', limit.key, 'v:' .. class) or 0), math.min(place, first or place) - from)
+  redis.call('HSET', limit.key, 'v:' .. class, exactly(virtual))
+  redis.call('ZREMRANGEBYSCORE', limit.key .. ':ends:' .. class, '-inf', exactly(virtual))
+end
+
 -- Nobody waits: all tenants are equal again.
 local function forget_shares(key)
   if redis.call('HDEL', key, 'shared') == 0 then return end

@@ -73,9 +73,7 @@ local function take(limit, is_probe)
     forget_shares(limit.key)
   else
     if not was_in_line then charge(limit, ask, place) end
-    local virtual = exactly(place - ask.class * CLASS)
-    redis.call('HSET', limit.key, 'v:' .. ask.class, virtual)
-    redis.call('ZREMRANGEBYSCORE', limit.key .. ':ends:' .. ask.class, '-inf', virtual)
+    advance(limit, ask.class, place)
   end
   redis.call('HSET', limit.key .. ':held', ask.id, count(limit, now) .. ' ' .. limit.need)
   redis.call('ZADD', limit.key .. ':leases', exactly(now + ask.lease_ms), ask.id)

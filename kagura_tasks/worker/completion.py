@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from kagura_tasks.errors import TransientError
+from kagura_tasks.errors import AuthenticationFailed, TransientError, UnknownModel
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.routing.vectors import packed, written
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.job import Job, RetryLater
-from kagura_tasks.worker.retries import RetryPolicy, Tries
+from kagura_tasks.worker.limits import ClosedNow, Limits, NoLimits, NotYet
+from kagura_tasks.worker.retries import RetryPolicy, Tried, Tries
 from kagura_tasks.worker.single_flight import Relay, SingleFlight
 from kagura_tasks.worker.telling import Streams, Telling
 
 #: A wait up to this long is sat out here (s). For a longer one the task goes back to the queue.
 SHORT_WAIT_S: Final = 1.0
 
+#: After these, another model may answer.
+_ELSEWHERE: Final = (TransientError, AuthenticationFailed, UnknownModel)
 
 #: Looks up a task's outcome; None where it has none yet.
 Records = Callable[[str], Awaitable[TaskRecord | None]]
@@ -47,6 +50,8 @@ class CompletionRunner:
     records: Records
     exchanges: Exchanges
     policy: RetryPolicy
+    limits: Limits = field(default_factory=NoLimits)
+    fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     call_timeout_s: float = 60.0
     short_wait_s: float = SHORT_WAIT_S
 
@@ -108,23 +113,56 @@ class CompletionRunner:
         return await self.exchanges.with_tools(job, tools, partial(self._try, call=call))
 
     async def _try(self, job: Job, call: Call) -> Completion:
-        tries = job.tries or Tries(attempts=0, started_at=time.time())
+        tries = Tried(job.tries)
         while True:
-            tries = replace(tries, attempts=tries.attempts + 1)
-            if job.before_call is not None:
-                await job.before_call()
             try:
-                timeout_s = job.request.timeout_s or self.call_timeout_s
-                completion = await job.tally.calling(job.request, call(job.request, timeout_s))
-                # Attempts whose worker died are attempts too.
-                return completion.model_copy(update={"attempts": tries.attempts + job.attempt - 1})
+                return await self._round(job, call, tries)
+            except NotYet as turn:
+                raise RetryLater(turn.wait_s, tries.so_far, None) from None
             except TransientError as error:
-                await self._wait_before_next(job, tries, error)
+                await self._wait_before_next(job, tries.so_far, error)
 
-    async def _wait_before_next(self, job: Job, tries: Tries, error: TransientError) -> None:
+    async def _round(self, job: Job, call: Call, tries: Tried) -> Completion:
+        """The answer of the model that is asked for, or of the first of its fallbacks that gives one."""
+        *earlier, last = self._in_order(job.request)
+        failure: TransientError | None = None
+        for request in earlier:
+            try:
+                return await self._called(job, call, request, tries, has_elsewhere=True)
+            except ClosedNow:
+                continue
+            except _ELSEWHERE as error:
+                failure = error if isinstance(error, TransientError) else failure
+        try:
+            return await self._called(job, call, last, tries, has_elsewhere=False)
+        except (AuthenticationFailed, UnknownModel):
+            # Of another model, another round may help.
+            if failure is None:
+                raise
+            raise failure from None
+
+    async def _called(
+        self, job: Job, call: Call, request: CompletionRequest, tries: Tried, *, has_elsewhere: bool
+    ) -> Completion:
+        if job.before_call is not None:
+            await job.before_call()
+        async with self.limits.place(job, request, has_elsewhere=has_elsewhere) as place:
+            attempts = tries.begin(time.time())
+            timeout_s = request.timeout_s or self.call_timeout_s
+            completion = await job.tally.calling(request, call(request, timeout_s))
+            place.used(completion)
+        # Attempts whose worker died are attempts too.
+        return completion.model_copy(update={"attempts": attempts + job.attempt - 1})
+
+    def _in_order(self, request: CompletionRequest) -> list[CompletionRequest]:
+        """The request, and the same for each of its fallbacks."""
+        others = request.fallbacks or self.fallbacks.get(request.model, ())
+        return [request, *(request.model_copy(update={"model": model}) for model in others)]
+
+    async def _wait_before_next(self, job: Job, tries: Tries | None, error: TransientError) -> None:
         """Sit a short wait out. Raises the error where no try is left, RetryLater where the wait is long."""
         jitter = random.random()  # noqa: S311 (dice for spreading load, no secret)
-        wait_s = self.policy.wait_s(tries, error, time.time(), jitter)
+        wait_s = self.policy.wait_s(tries, error, time.time(), jitter) if tries else None
         if wait_s is None:
             raise error
         if wait_s > self.short_wait_s and job.may_leave:

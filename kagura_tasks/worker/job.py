@@ -17,8 +17,8 @@ BeforeCall = Callable[[], Awaitable[None]]
 class RetryLater(Exception):
     """The next try comes after a wait that is too long to hold a worker's slot for."""
 
-    def __init__(self, wait_s: float, tries: Tries, cause: TransientError) -> None:
-        """Take the seconds to wait, what was tried so far, and why another try is needed."""
+    def __init__(self, wait_s: float, tries: Tries | None, cause: TransientError | None) -> None:
+        """Take the seconds to wait, what was tried so far, and why another try is needed; None: it is not its turn."""
         super().__init__(wait_s, tries, cause)
         self.wait_s = wait_s
         self.tries = tries

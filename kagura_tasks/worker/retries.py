@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kagura_tasks.errors import TransientError
 from kagura_tasks.settings import Settings
@@ -19,6 +19,20 @@ class Tries:
 
     attempts: int
     started_at: float
+
+
+class Tried:
+    """Counts what is tried now, on top of what was tried before."""
+
+    def __init__(self, before: Tries | None) -> None:
+        """Take what earlier deliveries tried; None: nothing."""
+        self.so_far = before
+
+    def begin(self, now: float) -> int:
+        """A provider call is started now (Unix s): the how manieth, from 1."""
+        before = self.so_far or Tries(attempts=0, started_at=now)
+        self.so_far = replace(before, attempts=before.attempts + 1)
+        return self.so_far.attempts
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from kagura_tasks.worker.exchanges import Exchanges
 from kagura_tasks.worker.file_answers import answer_about
 from kagura_tasks.worker.file_items import FileItems
 from kagura_tasks.worker.job import BeforeCall, Delivery, HandedBack, Job, TakenAway
+from kagura_tasks.worker.limits import limits_of
 from kagura_tasks.worker.redis_streams import RedisStreams
 from kagura_tasks.worker.reducing import Reducer
 from kagura_tasks.worker.retries import RetryPolicy
@@ -180,6 +181,8 @@ class Runtime:
                 records=self._finished_record,
                 exchanges=Exchanges.of_worker(self.settings),
                 policy=RetryPolicy.from_settings(self.settings),
+                limits=limits_of(self.settings),
+                fallbacks=self.settings.fallbacks,
                 call_timeout_s=self.settings.call_timeout_s,
             )
         return self._runner

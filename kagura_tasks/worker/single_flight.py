@@ -10,9 +10,10 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from redis.exceptions import RedisError
@@ -31,6 +32,7 @@ from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
 from kagura_tasks.subscriptions import subscriptions
 from kagura_tasks.worker.job import Job, RetryLater
+from kagura_tasks.worker.renewals import renewed
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +147,7 @@ class RedisSingleFlight:
 
     async def _lead(self, job: Job, flight: _Flight, call: Call) -> Completion:
         try:
-            with self._kept_alive(flight):
+            with renewed(partial(self._keep, flight), self._lease_s / _RENEWALS_A_LEASE):
                 completion = await call()
         except RetryLater as later:
             await self._hold(flight, later.wait_s)
@@ -157,7 +159,8 @@ class RedisSingleFlight:
         except KaguraTasksError as error:
             await self._land(job, flight, json.dumps({"error": type(error).__name__, "args": list(error.args)}), None)
             raise
-        entry = self._entry(job.request, flight.entry, completion) if completion.is_complete else None
+        is_kept = is_worth_keeping(job.request, completion)
+        entry = self._entry(job.request, flight.entry, completion) if is_kept else None
         await self._land(job, flight, f'{{"completion":{completion.model_dump_json()}}}', entry)
         return completion
 
@@ -165,29 +168,11 @@ class RedisSingleFlight:
         ttl_s = request.cache_ttl_s or self._ttl_s
         return CacheEntry(key, completion, ttl=ttl_s, model=request.model, tenant=request.tenant, tags=request.tags)
 
-    @contextmanager
-    def _kept_alive(self, flight: _Flight) -> Generator[None]:
-        """The lease is renewed for as long as the block runs; most calls end before it has to be."""
-        loop = asyncio.get_running_loop()
-        renewals: list[asyncio.Task[None]] = []
-
-        def begin() -> None:
-            renewals.append(loop.create_task(self._renew_for_ever(flight)))
-
-        first = loop.call_later(self._renewal_s, begin)
-        try:
-            yield
-        finally:
-            first.cancel()
-            for renewal in renewals:
-                renewal.cancel()
-
-    async def _renew_for_ever(self, flight: _Flight) -> None:
-        while True:
-            if not await self._renew(flight, self._lease_ms):
-                log.warning("a flight was taken over while its call was running: it may be paid for twice")
-                return
-            await asyncio.sleep(self._renewal_s)
+    async def _keep(self, flight: _Flight) -> bool:
+        if await self._renew(flight, self._lease_ms):
+            return True
+        log.warning("a flight was taken over while its call was running: it may be paid for twice")
+        return False
 
     async def _renew(self, flight: _Flight, lease_ms: int) -> bool:
         try:
@@ -228,10 +213,6 @@ class RedisSingleFlight:
     def _lease_ms(self) -> int:
         return int(self._lease_s * 1000)
 
-    @property
-    def _renewal_s(self) -> float:
-        return self._lease_s / _RENEWALS_A_LEASE
-
 
 class LocalSingleFlight:
     """Flights of one event loop, around a cache that is no shared Redis."""
@@ -266,13 +247,19 @@ class LocalSingleFlight:
     async def _lead(self, job: Job, call: Call) -> Completion:
         remembered = None if job.looked_up else await self._cache.alookup(job.request)
         completion = remembered or await call()
-        await self._cache.remember(job.request, completion)
+        if is_worth_keeping(job.request, completion):
+            await self._cache.remember(job.request, completion)
         return completion
 
 
 class _LocalFlight(NamedTuple):
     answer: asyncio.Future[Completion]
     streamed: str
+
+
+def is_worth_keeping(request: CompletionRequest, completion: Completion) -> bool:
+    """It is whole, and of a model that the request names: the key does not know the fallbacks of the settings."""
+    return completion.is_complete and completion.model in (request.model, *request.fallbacks)
 
 
 def _new_id() -> str:

@@ -16,6 +16,7 @@ from kagura_tasks.cli.route import route
 from kagura_tasks.cli.run import run
 from kagura_tasks.cli.stats import stats
 from kagura_tasks.cli.tail import tail
+from kagura_tasks.cli.top import top
 from kagura_tasks.cli.up import up
 from kagura_tasks.cli.version import version
 from kagura_tasks.cli.worker import worker
@@ -37,6 +38,7 @@ app.command()(route)
 app.add_typer(map_app, name="map")
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
+app.command()(top)
 app.command()(stats)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(flower)
 app.command()(doctor)

@@ -17,8 +17,7 @@ local function known_series(tenant, model, task)
   return '(other) (other) ' .. task
 end
 
--- Add to the counters of a series. `counts`: names, and by how much (as text: Lua's numbers lose digits).
-local function add_up(tenant, model, task, counts)
+local function add_up_in_series(tenant, model, task, counts)
   local now_s = tonumber(redis.call('TIME')[1])
   local minute, day = metrics .. 'minute:' .. math.floor(now_s / 60), metrics .. 'day:' .. math.floor(now_s / 86400)
   local series = known_series(tenant, model, task)
@@ -31,6 +30,11 @@ local function add_up(tenant, model, task, counts)
   redis.call('EXPIRE', metrics .. 'total', 2592000)
   redis.call('EXPIRE', minute, 7200)
   redis.call('EXPIRE', day, 691200)
+end
+
+-- Add to the counters of a series. `counts`: names, and by how much (as text: Lua's numbers lose digits).
+local function add_up(...)
+  pcall(add_up_in_series, ...)
 end
 
 -- Add up what a task did: JSON of [tenant, model, task, counts] for each series; nothing where it is '' or left out.

@@ -228,3 +228,11 @@ def of_tenant(scene: Scene, tenant: str) -> Any:
     """The figures of this tenant, since they began to be counted."""
     total = read_snapshot(scene.settings()).total
     return by(total, "tenant").get(tenant) or all_of({})
+
+
+def test_top_follows_the_fleet(scene: Scene):
+    """In a pipe, one look after the other."""
+    tenant = f"test-{uuid4().hex[:8]}"
+    LLMClient(scene.settings(tenant=tenant)).complete("Hello.")
+    shown = kagura("top", "--count", "2", "--interval", "0.2", redis_url=scene.server.url).stdout
+    assert shown.count("calls/s") == shown.count(tenant) == 2

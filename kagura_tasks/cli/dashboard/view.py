@@ -88,7 +88,8 @@ def view_of(snapshot: Snapshot) -> View:
 
 def dollars(usd: float) -> str:
     """A price with as many digits as it needs: a call costs less than a cent."""
-    return f"${usd:,.2f}" if usd >= 100 or not usd else f"${usd:.4f}" if usd >= 0.01 else f"${usd:.3g}"
+    digits = 2 if usd >= 100 or not usd else 4 if usd >= 0.01 else 7
+    return f"${usd:,.{digits}f}"
 
 
 def _cards(snapshot: Snapshot) -> tuple[Card, ...]:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from kagura_tasks.errors import FileNotAllowed, InvalidRequest, UnsupportedFile
+from kagura_tasks.errors import FileNotAllowed, FileUnreadable, InvalidRequest, UnsupportedFile
 from kagura_tasks.files.documents import FileRef, row_of_error
 from kagura_tasks.files.loaders.table import loader_for
-from kagura_tasks.files.scanner import Found, scan, shown
+from kagura_tasks.files.scanner import NOT_TEXT, Found, is_text, scan, shown
 
 #: A folder, or files: by their paths, or by references of an earlier scan.
 Files = str | Path | FileRef | Iterable[str | Path | FileRef]
@@ -61,6 +61,8 @@ def _common_folder(files: Iterable[str | Path]) -> str:
 
 def _below(root: str, file: str) -> Found:
     """The file, by its name in the folder. Whether a part of that is a link is seen when it is opened."""
+    if not is_text(file):
+        return row_of_error(FileUnreadable(shown(file), NOT_TEXT))
     try:
         if _climbs(file):
             raise ValueError

@@ -29,6 +29,9 @@ MAX_LEVELS: Final = 64
 #: Left out everywhere: what git and we keep for ourselves.
 _OWN: Final = (".git", *IGNORE_FILES)
 
+#: Why a name cannot travel.
+NOT_TEXT: Final = "its name is not UTF-8"
+
 #: A file, or what is told of what is none.
 Found = FileRef | FileRow
 
@@ -101,8 +104,8 @@ class _Scan:
             is_folder = stat.S_ISDIR(mode)
             if row := self._left_out(names, is_folder, rules):
                 yield row
-            elif not _is_text(entry.name):
-                yield row_of_error(FileUnreadable(shown(path), "its name is not UTF-8"))
+            elif not is_text(entry.name):
+                yield row_of_error(FileUnreadable(shown(path), NOT_TEXT))
             elif is_folder and len(names) > MAX_LEVELS:
                 yield row_of_error(FileTooLarge(path, len(names), MAX_LEVELS, "levels of folders"))
             elif is_folder:
@@ -153,7 +156,8 @@ class _Scan:
         return parse_rules(text.decode("utf-8-sig", "surrogateescape"), path)
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """The name can travel: it is UTF-8."""
     with suppress(UnicodeEncodeError):
         return bool(name.encode())
     return False

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kagura_tasks import Document, Section, document_chunks
 from kagura_tasks.errors import InvalidRequest
+from kagura_tasks.files.chunking import stable_chunks
 
 
 def characters(text: str) -> int:
@@ -126,3 +127,69 @@ def test_no_text_has_no_piece():
     assert list(document_chunks(document_of(""), 5, characters)) == []
     with pytest.raises(InvalidRequest, match="max_tokens is 0"):
         list(document_chunks(document_of("a"), 0, characters))
+
+
+@given(
+    text=texts,
+    starts=st.lists(st.integers(0, 200), max_size=12),
+    levels=st.lists(st.integers(1, 4), min_size=12, max_size=12),
+    max_tokens=st.integers(1, 40),
+)
+def test_stable_pieces_are_the_whole_text_within_the_limit(text, starts, levels, max_tokens):
+    """In order, with their places; one above the limit is a single character."""
+    chunks = list(stable_chunks(with_levels(document_of(text, starts), levels), max_tokens, characters))
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert all(text[chunk.start :].startswith(chunk.text) for chunk in chunks)
+    assert all(len(chunk.text) <= max_tokens for chunk in chunks)
+
+
+@given(
+    sizes=st.lists(st.integers(5, 60), min_size=2, max_size=30),
+    levels=st.lists(st.integers(1, 4), min_size=30, max_size=30),
+    max_tokens=st.integers(20, 200),
+    data=st.data(),
+)
+def test_a_change_within_a_section_changes_one_stable_piece(sizes, levels, max_tokens, data):
+    """Where it keeps its length, and its section fits into a piece."""
+    sections = [chr(ord("a") + number % 26) * size for number, size in enumerate(sizes)]
+    changed = data.draw(st.integers(0, len(sections) - 1))
+    before = pieces_of(sections, levels, max_tokens)
+    after = pieces_of([*sections[:changed], "#" * sizes[changed], *sections[changed + 1 :]], levels, max_tokens)
+    different = sum(one != other for one, other in zip(before, after, strict=True))
+    assert different == 1 or sizes[changed] > max_tokens
+
+
+def test_a_longer_section_leaves_the_pieces_of_others_as_they_were():
+    """Joints are where sections are, however long these are: nothing behind it moves."""
+    sections = [letter * 90 for letter in "abcdefgh"]
+    before = pieces_of(sections, [1] * 8, 100)
+    sections[2] = "c" * 97
+    after = pieces_of(sections, [1] * 8, 100)
+    assert [one for one in after if one not in before] == ["c" * 97]
+
+
+def test_stable_pieces_begin_at_the_coarsest_headings():
+    """A chapter that fits is whole; one that does not is cut at its own headings."""
+    sections = ["one" * 10, "two" * 3, "sub" * 4, "two" * 4, "three" * 2]
+    assert pieces_of(sections, [1, 2, 2, 1, 2], 45) == [
+        "".join(sections[:1]),
+        "".join(sections[1:3]),
+        "".join(sections[3:]),
+    ]
+
+
+def test_a_thousand_nested_headings_are_cut():
+    """Each deeper than the one before: nothing here is recursive."""
+    assert pieces_of(["x" * 10] * 2000, list(range(1, 2001)), 10) == ["x" * 10] * 2000
+
+
+def with_levels(document: Document, levels: list[int]) -> Document:
+    sections = [one.model_copy(update={"level": level}) for one, level in zip(document.sections, levels, strict=False)]
+    return document.model_copy(update={"sections": tuple(sections)})
+
+
+def pieces_of(sections: list[str], levels: list[int], max_tokens: int) -> list[str]:
+    starts = [sum(map(len, sections[:number])) for number in range(len(sections))]
+    document = with_levels(document_of("".join(sections), starts), levels)
+    return [chunk.text for chunk in stable_chunks(document, max_tokens, characters)]

@@ -98,7 +98,7 @@ install() {
     # shellcheck disable=SC2086  # no or several words on purpose
     step uv $venv/bin/uv pip install --python $venv/bin/python --no-build --compile-bytecode $again \
         --require-hashes -c requirements.lock -r pyproject.toml \
-        --extra worker --extra embedded --extra flower --extra office --extra images --extra ocr --group build $groups
+        --extra worker --extra embedded --extra flower --extra otel --extra office --extra images --extra ocr --group build $groups
     step uv $venv/bin/uv pip install --python $venv/bin/python --no-deps --no-build-isolation -e .
     key_of "$1" >"$state/$1"
 }

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from benchmarks import cached_hit, in_flight, maps, routing, single_flight, soak, streaming, throughput
+from benchmarks import cached_hit, folder, in_flight, maps, routing, single_flight, soak, streaming, throughput, zipf
 from benchmarks.harness import BenchmarkError, Stage, stage
 from benchmarks.options import Options
 from benchmarks.queues import first_get, round_trip
@@ -24,8 +24,10 @@ BENCHMARKS: Final[dict[str, Callable[[Options, Stage], Report]]] = {
     "in_flight": in_flight.run,
     "throughput": throughput.run,
     "single_flight": single_flight.run,
+    "zipf": zipf.run,
     "streaming": streaming.run,
     "map": maps.run,
+    "folder": folder.run,
     "routing": routing.run,
     "soak": soak.run,
     "queue_throughput": queue_throughput.run,

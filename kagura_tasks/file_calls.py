@@ -102,15 +102,19 @@ class FileCalls:
             upload=is_sent,
         )
         found = files_in(path_or_files, pattern, None if is_sent else roots or None)
-        group = self._executor.maps.start(order, _planned(found))
-        return FilesResult(group.id, group.source, self._executor.maps.reduction(order.map_id, tenant))
+        maps = self._executor.maps
+        group = maps.start(order, _planned(found))
+        return FilesResult(group.id, group.source, maps.reduction(group.id, tenant) if order.reduce else None)
 
     async def aprocess_files(self, path_or_files: Files, prompt: str, **options: Any) -> FilesResult:
         """The same, without blocking the event loop: the folder is read in a thread."""
         return await asyncio.to_thread(partial(self.process_files, path_or_files, prompt, **options))
 
     def files(self, run_id: str, *, tenant: str | None = None) -> FilesResult:
-        """The handle of a run over files by its id, perhaps one that another process started."""
+        """The handle of a run over files by its id, perhaps one that another process started.
+
+        Its `reduced` is answered only where a `reduce_prompt` was given then.
+        """
         maps, tenant = self._executor.maps, tenant or self.settings.tenant
         return FilesResult(run_id, maps.group(run_id, tenant).source, maps.reduction(run_id, tenant))
 

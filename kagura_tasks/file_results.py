@@ -69,14 +69,16 @@ class FilesResult(GroupHandle):
         source: Where the outcomes come from.
     """
 
-    def __init__(self, map_id: str, source: GroupSource, reduced: LLMResult) -> None:
-        """Take the id, where outcomes come from, and the handle of the answer over all of them."""
+    def __init__(self, map_id: str, source: GroupSource, reduced: LLMResult | None) -> None:
+        """Take the id, where outcomes come from, and the handle of the answer over all files, if there will be one."""
         super().__init__(map_id, source)
         self._reduced = reduced
 
     @property
     def reduced(self) -> LLMResult:
-        """The answer over all files, where a `reduce_prompt` was given; else nobody will answer it."""
+        """The answer over all files. Raises InvalidRequest where no `reduce_prompt` was given."""
+        if self._reduced is None:
+            raise InvalidRequest("there is no answer over all files: give process_files a reduce_prompt")
         return self._reduced
 
     def get(self, timeout_s: float | None = None) -> list[FileOutcome]:

@@ -124,6 +124,8 @@ def test_the_answers_of_all_files_are_reduced_by_their_names(maps: MapScene, fol
     assert all(f"## {path}\n\n" in text for path in READ)
     assert text.endswith("and 1 of 7")
     assert maps.stub.count() == len(READ) + 1
+    with pytest.raises(InvalidRequest, match="reduce_prompt"):
+        _ = maps.client.process_files(folder, "Sum up.").reduced
 
 
 def test_files_travel_as_references(maps: MapScene, folder: Path):

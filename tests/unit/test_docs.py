@@ -35,7 +35,7 @@ EXAMPLES = ROOT / "examples"
 _BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```python[^\n]*\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: Runs a page's blocks, and prints what each of them printed.
-_RUNNER = """
+RUNNER = """
 import contextlib, io, json, sys
 from tests.support.llm import LlmServer
 
@@ -87,7 +87,7 @@ def run_blocks(page: Path, mark: str, llm: LlmServer, environment: dict[str, str
     """Run the page's blocks with this mark, and compare what they print."""
     marked = [block for block in blocks(page) if block.mark.partition(";")[0] == mark]
     program = json.dumps([{**asdict(block), "says": block.says} for block in marked])
-    done = run_python(["-c", _RUNNER, llm.url], environment, folder, program)
+    done = run_python(["-c", RUNNER, llm.url], environment, folder, program)
     for block, printed in zip(marked, json.loads(done), strict=True):
         assert not block.expected or printed == block.expected
 

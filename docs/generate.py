@@ -40,7 +40,7 @@ READERS: Final = {
         *("allow_unknown_prices", "breaker_failures", "breaker_open_s"),
         *("flight_lease_s", "concurrency", "provider_lane", "longest_hold_s", "max_deaths", "shutdown_timeout_s"),
         *("loop_blocked_s", "stream_coalesce_ms", "stream_coalesce_bytes", "file_parsers"),
-        *("tool_modules", "tool_timeout_s", "tool_result_bytes", "heartbeat_file"),
+        *("tool_modules", "tool_timeout_s", "tool_result_bytes", "heartbeat_file", "task_log"),
     },
 }
 

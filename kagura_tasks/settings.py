@@ -129,6 +129,8 @@ class Settings(BaseSettings):
         tool_timeout_s: Seconds for one call of a tool that does not say itself.
         tool_result_bytes: So much of a tool's result is told to the model.
         heartbeat_file: A file that a worker touches every 2 s while it takes tasks, for health checks. None by default.
+        task_log: Where a worker writes a line of JSON for each task, with ids, numbers and times: "stdout", "stderr" or
+            "none". Celery's own log is on stderr.
         concurrency: Calls in flight in one worker process.
         redis_timeout_s: Seconds after which an answer of Redis is no longer waited for.
     """
@@ -198,6 +200,7 @@ class Settings(BaseSettings):
     tool_timeout_s: float = Field(default=60.0, gt=0)
     tool_result_bytes: int = Field(default=100_000, ge=1_000)
     heartbeat_file: str | None = None
+    task_log: Literal["stdout", "stderr", "none"] = "stdout"
     concurrency: int = Field(default=256, gt=0)
     redis_timeout_s: float = Field(default=2.0, gt=0)
 

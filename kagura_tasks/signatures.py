@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from kagura_tasks.app import REDACTED
 from kagura_tasks.errors import InvalidRequest
 from kagura_tasks.maps.names import MapName
+from kagura_tasks.metrics import publishing as publishing  # it stamps what is sent
 from kagura_tasks.plans import OnError, ReducePlan
 from kagura_tasks.queues import FILES, ROUTING, TaskName, queue_of
 from kagura_tasks.requests import Prompt, request_of

@@ -19,7 +19,7 @@ from kombu import Connection, Queue
 from kombu.transport.redis import Channel
 from kombu.utils.json import dumps
 
-from kagura_tasks.metrics.queue_wait import SENT_AT_HEADER
+from kagura_tasks.metrics.publishing import SENT_AT_HEADER
 
 #: What stands for the task's id, and for how many messages the map has sent, in the message of any item (advance.lua).
 ITEM: Final = "@ITEM@"

@@ -55,7 +55,8 @@ class Tally:
         tenant, model: Of the first request that it makes.
         queue_wait_s: Seconds from when it was sent, or due, until it began; None where nobody knows.
         began_at: Unix time (s).
-        outcome: How it ended. A message that a worker ignores or rejects goes to another one.
+        outcome: How it ended; a message that a worker ignores or rejects goes to another one. None: this is done beside
+            a task, which is counted by itself.
         is_cached: Its answer cost nothing.
         calls: The calls of providers, in the order in which they ended.
         is_counted: All of this is in Redis, or was refused there.
@@ -66,7 +67,7 @@ class Tally:
     model: str = NONE
     queue_wait_s: float | None = None
     began_at: float = field(default_factory=time.time)
-    outcome: Outcome = "handed_back"
+    outcome: Outcome | None = "handed_back"
     is_cached: bool = False
     calls: list[Call] = field(default_factory=list[Call])
     is_counted: bool = False
@@ -106,7 +107,7 @@ class Tally:
 
     def document(self) -> str:
         """All of it, as `add_up.lua` takes it."""
-        counts: dict[Series, Counter[str]] = {self._series: self._of_task()}
+        counts: dict[Series, Counter[str]] = {self._series: self._of_task()} if self.outcome else {}
         for call in self.calls:
             counts.setdefault(Series(call.tenant, call.model, self.task), Counter()).update(_of_call(call))
         return json.dumps([[*series, _texts(some)] for series, some in counts.items()], separators=(",", ":"))
@@ -116,7 +117,7 @@ class Tally:
         return Series(self.tenant, self.model, self.task)
 
     def _of_task(self) -> Counter[str]:
-        counts = Counter({self.outcome: 1, "cached": int(self.is_cached and self.outcome == "done")})
+        counts = Counter({self.outcome or "": 1, "cached": int(self.is_cached and self.outcome == "done")})
         if self.queue_wait_s is not None:
             counts.update(_observed(Histogram.QUEUE_WAIT, self.queue_wait_s))
         return counts

@@ -15,10 +15,12 @@ from kagura_tasks.conversations.store import Conversations, RedisConversations
 from kagura_tasks.conversations.summaries import sum_up
 from kagura_tasks.conversations.turns import History, NewTurn
 from kagura_tasks.errors import InvalidRequest, KaguraTasksError, ToolRoundsExceeded
+from kagura_tasks.metrics.tally import Tally
 from kagura_tasks.schemas import Completion, CompletionRequest, ConversationUse, Message, ToolUse
 from kagura_tasks.settings import Settings
 from kagura_tasks.tools.call import ToolContext
 from kagura_tasks.tools.marking import Tool, allowed, marked_here
+from kagura_tasks.worker.counting import Counting
 from kagura_tasks.worker.exchange_records import NoRecords, Record, Records, RedisRecords, patiently
 from kagura_tasks.worker.job import HandedBack, Job
 from kagura_tasks.worker.tool_calls import ToolCall, ToolRunner
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 
 #: Answers a job.
 Ask = Callable[[Job], Awaitable[Completion]]
+
+#: Counts what was done beside a task, by its message's delivery tag.
+Count = Callable[[Tally, str], Awaitable[None]]
 
 #: Calls in one round. A model that asks for more is told to ask again.
 _MOST_CALLS: Final = 32
@@ -44,6 +49,7 @@ class Exchanges:
     find_tool: Callable[[str], Tool]
     runner: ToolRunner
     max_turn_bytes: int
+    count: Count
     _summing_up: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     @classmethod
@@ -51,19 +57,25 @@ class Exchanges:
         """Conversations and records in Redis; the tools of allowed modules."""
         conversations = RedisConversations(settings.results, settings.redis_timeout_s)
         records = RedisRecords(settings.results, settings.redis_timeout_s)
-        return cls._made(settings, conversations, records, partial(allowed, modules=settings.modules_of_tools))
+        find_tool = partial(allowed, modules=settings.modules_of_tools)
+        return cls._made(settings, conversations, records, find_tool, Counting(settings).acount)
 
     @classmethod
     def of_process(cls, settings: Settings) -> Exchanges:
         """Everything in this process, whose own code says which tools there are."""
-        return cls._made(settings, LOCAL, NoRecords(), marked_here)
+        return cls._made(settings, LOCAL, NoRecords(), marked_here, _uncounted)
 
     @classmethod
     def _made(
-        cls, settings: Settings, conversations: Conversations, records: Records, find_tool: Callable[[str], Tool]
+        cls,
+        settings: Settings,
+        conversations: Conversations,
+        records: Records,
+        find_tool: Callable[[str], Tool],
+        count: Count,
     ) -> Exchanges:
         runner = ToolRunner(settings.tool_timeout_s, settings.tool_result_bytes)
-        return cls(conversations, records, find_tool, runner, settings.max_prompt_bytes)
+        return cls(conversations, records, find_tool, runner, settings.max_prompt_bytes, count)
 
     async def in_conversation(self, job: Job, conversation: ConversationUse, ask: Ask, aside: Ask) -> Completion:
         """The answer to the job's prompt with what was said before in front of it. Both are remembered then, once.
@@ -172,11 +184,20 @@ class Exchanges:
         """Nobody waits for it. Where it fails, or the process ends, the next exchange of the conversation tries it."""
 
         async def asked(request: CompletionRequest) -> Completion:
-            return await aside(Job(request, f"{job.task_id}.summary", may_leave=False))
+            tally = Tally(job.tally.task, outcome=None)
+            try:
+                return await aside(Job(request, f"{job.task_id}.summary", may_leave=False, tally=tally))
+            finally:
+                # The task may have ended, and its own tally with it.
+                await self.count(tally, job.delivery_tag or job.task_id)
 
         task = asyncio.create_task(_summed_up(self.conversations, name, model, asked), name="kagura-summary")
         self._summing_up.add(task)
         task.add_done_callback(self._summing_up.discard)
+
+
+async def _uncounted(_tally: Tally, _delivery_tag: str) -> None:
+    """What a process does for itself is in no fleet's numbers."""
 
 
 async def _summed_up(

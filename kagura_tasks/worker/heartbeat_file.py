@@ -31,11 +31,13 @@ class HeartbeatFile:
             self._is_told = True
 
 
-def keep_heartbeat_file(app: Celery, path: str) -> None:
-    """Let the app's workers touch the file with each heartbeat, which Celery sends every 2 s while it is connected.
+def keep_heartbeat_file(app: Celery, path: str | None) -> None:
+    """Let the app's workers touch the file, if one is wanted, with each heartbeat: every 2 s while they are connected.
 
     To be called before a worker starts: Celery looks only once whether anybody listens.
     """
+    if not path:
+        return
     file = HeartbeatFile(path)
 
     def beat(sender: Any = None, **_: object) -> None:

@@ -80,8 +80,7 @@ def install(
     celeryd_after_setup.connect(look_for_coroutines, weak=False)
     worker_shutting_down.connect(bound_the_shutdown, weak=False)
     count_what_ends(app, settings)
-    if settings.heartbeat_file:
-        keep_heartbeat_file(app, settings.heartbeat_file)
+    keep_heartbeat_file(app, settings.heartbeat_file)
 
 
 def _use_transport(conf: Any, settings: Settings) -> None:

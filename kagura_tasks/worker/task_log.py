@@ -1,0 +1,67 @@
+"""One line of JSON for each task: ids, numbers and times, for whatever collects logs. Never a word of a prompt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+
+from kagura_tasks.metrics.tally import Tally
+
+#: Celery puts its own log in their place.
+_STREAMS: Final = {"stdout": sys.__stdout__, "stderr": sys.__stderr__}
+
+#: Digits behind a second's point: microseconds.
+_DIGITS: Final = 6
+
+
+class TaskLog:
+    """Writes the lines."""
+
+    def __init__(self, where: str) -> None:
+        """Take the setting: "stdout" or "stderr"."""
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
+        self._log: Any = structlog.wrap_logger(
+            structlog.WriteLogger(_STREAMS[where]),
+            processors=[stamp, structlog.processors.JSONRenderer()],
+            wrapper_class=structlog.BoundLogger,
+            cache_logger_on_first_use=True,
+        )
+
+    def __call__(self, tally: Tally, request: Any) -> None:
+        """Write the line of a task that has ended (a Celery `Context`)."""
+        self._log.info("task", **fields_of(tally, request, time.time()))
+
+
+def fields_of(tally: Tally, request: Any, now_s: float) -> Mapping[str, object]:
+    """What the line says. Durations are in seconds; what nobody knows is left out."""
+    used = [call.usage for call in tally.calls]
+    costs = [usage.cost_usd for usage in used if usage.cost_usd is not None]
+    fields = {
+        "task": tally.task,
+        "id": request.id,
+        "root_id": getattr(request, "root_id", None),
+        "tenant": tally.tenant,
+        "model": tally.model,
+        "outcome": tally.outcome,
+        "cached": tally.is_cached,
+        "worker": getattr(request, "hostname", None),
+        "queue_wait_s": _rounded(tally.queue_wait_s),
+        "duration_s": _rounded(now_s - tally.began_at),
+        "calls": len(tally.calls),
+        "calls_s": _rounded(sum(call.duration_s for call in tally.calls)),
+        "first_chunk_s": _rounded(next((call.first_chunk_s for call in tally.calls if call.first_chunk_s), None)),
+        "errors": [call.error for call in tally.calls if call.error] or None,
+        "prompt_tokens": sum(usage.prompt_tokens for usage in used),
+        "completion_tokens": sum(usage.completion_tokens for usage in used),
+        "cached_prompt_tokens": sum(usage.cached_prompt_tokens for usage in used),
+        "cost_usd": round(sum(costs), 12) if costs else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, _DIGITS)

@@ -11,6 +11,9 @@ from kagura_tasks.errors import KaguraTasksError
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
 
+#: The exit code of what came to its end, where parts of it have no answer: neither a success, nor did it break.
+SOME_FAILED = 3
+
 
 def main() -> None:
     """The program. A failure is one line on standard error and exit code 1; wrong usage is 2, Ctrl-C is 130."""

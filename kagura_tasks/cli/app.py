@@ -10,6 +10,7 @@ from kagura_tasks.cli.cache import cache
 from kagura_tasks.cli.dead import dead
 from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
+from kagura_tasks.cli.files import files
 from kagura_tasks.cli.flower import flower
 from kagura_tasks.cli.map import map_app
 from kagura_tasks.cli.route import route
@@ -36,6 +37,7 @@ app.command()(run)
 app.command()(tail)
 app.command()(route)
 app.add_typer(map_app, name="map")
+app.command()(files)
 app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
 app.command()(top)

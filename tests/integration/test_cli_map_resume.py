@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from kagura_tasks.cli.map.following import pause_if_started
+from kagura_tasks.cli.following import pause_if_started
+from kagura_tasks.cli.map.job import resume_command
 from kagura_tasks.cli.screen import Screen
 from kagura_tasks.client import LLMClient
 from kagura_tasks.settings import Settings
@@ -98,7 +99,7 @@ def test_ctrl_c_while_the_rows_are_read_sends_none(
             rows.write(b'{"prompt": "%d"}\n' % number)
         until(lambda: client_of_redis.keys(f"kagura:map:{settings.tenant}:*:items"), 30, "the first items")
         assert running.stop() == 130
-        assert running.stderr.endswith("no row was sent\n")
+        assert running.stderr.endswith("nothing was sent\n")
     assert not output.exists()
     assert not client_of_redis.keys("kagura:map:*:items")
 
@@ -116,7 +117,7 @@ def test_a_map_whose_rows_are_read_can_be_cancelled_from_elsewhere(
         until(lambda: client_of_redis.keys(f"kagura:map:{settings.tenant}:one:items"), 30, "the first items")
         assert "cancel it" in the_error(kagura("map", "pause", *name, redis_url=settings.redis_url))
         done = kagura("map", "cancel", *name, redis_url=settings.redis_url)
-        assert (done.returncode, done.stderr) == (0, "no row was sent\n")
+        assert (done.returncode, done.stderr) == (0, "nothing was sent\n")
         rows.close()
         assert running.process.wait(60) == 1
         assert running.stderr.splitlines()[-1] == "error: task one was cancelled"
@@ -141,7 +142,7 @@ def test_ctrl_c_just_after_the_start_pauses_too(settings: Settings, capsys: pyte
     """A map that nobody would know of does not go on."""
     client = LLMClient(settings)
     group = client.map(["a", "b"])
-    pause_if_started(client, group.id, settings.tenant, Screen())
+    pause_if_started(client, group.id, settings.tenant, resume_command(group.id, settings.tenant), Screen())
     assert group.status() == "paused"
     assert f"kagura-tasks map resume {group.id} --tenant {settings.tenant}" in capsys.readouterr().err
 

@@ -32,7 +32,7 @@ from workers.profiles import PROFILES
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     *("demo", "up", "worker", "run", "cache", "cache stats", "cache invalidate"),
-    *("map", "map resume", "map status", "map pause", "map cancel"),
+    *("map", "map resume", "map status", "map pause", "map cancel", "files"),
     *("dead", "dead list", "dead show", "dead retry", "dead drop", "doctor", "version"),
 ]
 
@@ -50,7 +50,7 @@ def test_help_loads_no_heavy_library():
     """Help, and completion at every Tab, wait for nobody: no LiteLLM, no Flower, no Celery, no Redis."""
     code = (
         "import sys; from typer.testing import CliRunner; from kagura_tasks.cli.app import app;"
-        "assert all(CliRunner().invoke(app, [word, '--help']).exit_code == 0 for word in ('run', 'map'));"
+        "assert all(CliRunner().invoke(app, [word, '--help']).exit_code == 0 for word in ('run', 'map', 'files'));"
         "print({'litellm', 'flower', 'celery', 'redis'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

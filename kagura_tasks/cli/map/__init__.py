@@ -8,18 +8,16 @@ from uuid import uuid4
 import typer
 
 from kagura_tasks.cli.map.default_command import DEFAULT, DefaultCommand, GroupWithDefault
-from kagura_tasks.cli.options import AsJson, parameters
+from kagura_tasks.cli.options import AsJson, Budget, NoCache, Param, Tenant, on_error_of, parameters
 from kagura_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from kagura_tasks.batch_files.output import Existing
     from kagura_tasks.client import LLMClient
-    from kagura_tasks.mapping import OnError
 
 map_app: Final = typer.Typer(cls=GroupWithDefault, help="Answer the prompts of a file.")
 
 MapId = Annotated[str, typer.Argument(metavar="ID", help="The map's id.")]
-Tenant = Annotated[str | None, typer.Option(show_default="KAGURA_TASKS_TENANT", help="Whose data this is.")]
 MaxInFlight = Annotated[
     int | None,
     typer.Option(
@@ -27,14 +25,6 @@ MaxInFlight = Annotated[
         max=10_000,
         show_default="KAGURA_TASKS_MAP_MAX_IN_FLIGHT",
         help="Rows in queues and with workers at a time.",
-    ),
-]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        metavar="USD",
-        help="What all calls may cost together. None is made that may cost more than what is left.",
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try rows that failed again.")]
@@ -57,10 +47,7 @@ def send_file(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system message, for rows that have none.")
     ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=JSON", help="A parameter of all calls, such as temperature=0.2. Repeatable."),
-    ] = None,
+    param: Param = None,
     max_in_flight: MaxInFlight = None,
     budget: Budget = None,
     on_error: Annotated[
@@ -72,7 +59,7 @@ def send_file(
         ),
     ] = "collect",
     tenant: Tenant = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Call the model, whatever is remembered.")] = False,
+    no_cache: NoCache = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with OUT: only rows that are not in it are sent.")
     ] = False,
@@ -110,7 +97,7 @@ def send_file(
     terms = {"max_in_flight": max_in_flight, "budget_usd": budget, "tenant": tenant}
     rows = {"model": model, "system": system, "params": params, "tenant": tenant, "use_cache": not no_cache}
     name = map_id or str(uuid4())
-    wish = Wish(source, output, template, existing, skip_invalid, name, _on_error(on_error), terms, rows)
+    wish = Wish(source, output, template, existing, skip_invalid, name, on_error_of(on_error), terms, rows)
     screen = Screen(as_json)
     if dry_run:
         from kagura_tasks.cli.map.dry_run import dry_run as estimate
@@ -144,7 +131,7 @@ def resume_map(
 @map_app.command()
 def status(map_id: MapId, tenant: Tenant = None, as_json: AsJson = False) -> None:
     """Print how far a map is."""
-    from kagura_tasks.cli.map.progress import in_words
+    from kagura_tasks.cli.progress import in_words
     from kagura_tasks.cli.screen import Screen
 
     group = _client(by_id=True).group(map_id, tenant=tenant)
@@ -179,24 +166,18 @@ def _stop(map_id: str, tenant: str | None, how: str) -> None:
     if group.progress().was_started:
         Screen().note(f"to go on: {resume_command(map_id, tenant)}")
     else:
-        Screen().note("no row was sent")
+        Screen().note("nothing was sent")
 
 
 def _client(*, by_id: bool = False) -> LLMClient:
-    """A client that looks up now and then while nothing comes, once Redis answers."""
-    from kagura_tasks.cli.map.following import LOOK_UP_S
-    from kagura_tasks.cli.preflight import require_redis
-    from kagura_tasks.client import LLMClient
-    from kagura_tasks.settings import load_settings
+    from kagura_tasks.cli.following import open_client
 
-    settings = load_settings()
-    if settings.execution == "queue":
-        require_redis(settings.broker, settings.results, settings.cache)
-    elif by_id:
+    client = open_client()
+    if by_id and client.settings.execution == "inline":
         raise InvalidRequest(
             "an inline map (KAGURA_TASKS_EXECUTION) ends with its process: map IN OUT --resume goes on"
         )
-    return LLMClient(settings.override(wait_timeout_s=min(LOOK_UP_S, settings.wait_timeout_s)))
+    return client
 
 
 def _existing(resume: bool, overwrite: bool, retry_failed: bool) -> Existing:
@@ -207,12 +188,3 @@ def _existing(resume: bool, overwrite: bool, retry_failed: bool) -> Existing:
     if overwrite:
         return "overwrite"
     return ("retry" if retry_failed else "resume") if resume else "refuse"
-
-
-def _on_error(text: str) -> OnError:
-    if text == "collect" or text == "fail":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is none of collect, fail, 0.05", param_hint="--on-error") from None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kagura_tasks.batch_files.output import ids_in, output_exists
 from kagura_tasks.batch_files.reader import RowReader
+from kagura_tasks.cli.inputs import opened
 from kagura_tasks.cli.map.estimate import Estimate, estimates, total
 from kagura_tasks.cli.map.report import tell_invalid
-from kagura_tasks.cli.map.sending import opened
 
 if TYPE_CHECKING:
     from rich.table import Table

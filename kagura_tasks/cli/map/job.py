@@ -5,16 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
+from kagura_tasks.cli.inputs import STDIN
 from kagura_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from kagura_tasks.batch_files.output import OutputFile
     from kagura_tasks.batch_files.rows import RowFormat
-
-#: Standard input, as a file's name.
-STDIN: Final = "-"
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,8 @@ class MapFiles:
     @classmethod
     def found_in(cls, about: dict[str, str], map_id: str) -> Self:
         """Those that were kept with the map. Raises InvalidRequest where it is none of the command line's."""
+        if "work" in about:
+            raise InvalidRequest(f"{map_id} is a run over files: `kagura-tasks files` with its --id goes on")
         if about.keys() < {"input", "output", "form"} or about["form"] not in ("rows", "batch"):
             raise InvalidRequest(f"map {map_id} has no file: it was started in Python, and `LLMClient.group` reads it")
         return cls(about["input"], Path(about["output"]), about["form"])

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from kagura_tasks.cli import SOME_FAILED
 from kagura_tasks.errors import KaguraTasksError
 
 if TYPE_CHECKING:
     from kagura_tasks.batch_files.output import OutputFile
     from kagura_tasks.batch_files.reader import RowReader
-    from kagura_tasks.cli.map.following import Following
+    from kagura_tasks.cli.following import Following
     from kagura_tasks.cli.screen import Screen
-    from kagura_tasks.groups import MapProgress
-
-#: The exit code of a map that came to its end, where rows have no answer: neither a success nor a map that broke.
-SOME_FAILED: Final = 3
+    from kagura_tasks.groups import MapOutcome, MapProgress
 
 
-def report(following: Following | None, rows: RowReader | None, output: OutputFile, screen: Screen) -> int:
+def report(following: Following[MapOutcome] | None, rows: RowReader | None, output: OutputFile, screen: Screen) -> int:
     """Print what is in the output, and what it cost. The exit code."""
     progress = _progress(following)
     map_id = following.group.id if following else None
@@ -50,7 +48,7 @@ def tell_invalid(rows: RowReader, screen: Screen) -> None:
         screen.note(f"warning: {rows.invalid:,} invalid rows were left out (--skip-invalid)")
 
 
-def _progress(following: Following | None) -> MapProgress | None:
+def _progress(following: Following[MapOutcome] | None) -> MapProgress | None:
     """What was counted; None where Redis does not tell any more: the answers are in the file, whatever they cost."""
     if following:
         with suppress(KaguraTasksError):

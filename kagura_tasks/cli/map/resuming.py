@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kagura_tasks.batch_files.output import OutputFile
-from kagura_tasks.cli.map.following import following_of, pause_if_started
-from kagura_tasks.cli.map.job import MapFiles
+from kagura_tasks.cli.following import pause_if_started
+from kagura_tasks.cli.map.following import following_of
+from kagura_tasks.cli.map.job import MapFiles, resume_command
 from kagura_tasks.cli.map.report import report
 from kagura_tasks.cli.processes import ends_like_ctrl_c
 from kagura_tasks.errors import MapExpired
@@ -41,7 +42,7 @@ def _resumed(
     try:
         return client.resume_map(map_id, tenant=tenant, **changes)
     except KeyboardInterrupt:
-        pause_if_started(client, map_id, tenant, screen)
+        pause_if_started(client, map_id, tenant, resume_command(map_id, tenant), screen)
         raise
 
 

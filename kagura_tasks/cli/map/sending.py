@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from kagura_tasks.batch_files.output import Existing, OutputFile
 from kagura_tasks.batch_files.reader import RowReader
 from kagura_tasks.batch_files.rows import RowOptions
-from kagura_tasks.cli.map.following import Following, following_of, pause_if_started
-from kagura_tasks.cli.map.job import STDIN, MapFiles, absolute
+from kagura_tasks.cli.following import Following, pause_if_started
+from kagura_tasks.cli.inputs import STDIN, opened, text_of
+from kagura_tasks.cli.map.following import following_of
+from kagura_tasks.cli.map.job import MapFiles, absolute, resume_command
 from kagura_tasks.cli.map.report import report, tell_invalid
 from kagura_tasks.cli.processes import ends_like_ctrl_c
 from kagura_tasks.errors import InvalidRequest, MapExpired
@@ -23,7 +22,7 @@ from kagura_tasks.prompts import PromptTemplate
 if TYPE_CHECKING:
     from kagura_tasks.cli.screen import Screen
     from kagura_tasks.client import LLMClient
-    from kagura_tasks.groups import LLMGroupResult
+    from kagura_tasks.groups import LLMGroupResult, MapOutcome
     from kagura_tasks.mapping import OnError
     from kagura_tasks.settings import Settings
 
@@ -88,7 +87,9 @@ def send(client: LLMClient, wish: Wish, screen: Screen) -> int:
     return report(following, rows, output, screen)
 
 
-def _start(client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, screen: Screen) -> Following | None:
+def _start(
+    client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, screen: Screen
+) -> Following[MapOutcome] | None:
     """The map, once all rows are sent; None where there is nothing to send. After Ctrl-C, nothing goes on."""
     try:
         with screen.waiting(f"Reading {wish.source}"):
@@ -99,7 +100,7 @@ def _start(client: LLMClient, wish: Wish, rows: RowReader, output: OutputFile, s
         if wish.existing == "overwrite":
             output.clear()
     except KeyboardInterrupt:
-        pause_if_started(client, wish.map_id, wish.tenant, screen)
+        pause_if_started(client, wish.map_id, wish.tenant, resume_command(wish.map_id, wish.tenant), screen)
         raise
     if group is None:
         return None
@@ -126,28 +127,3 @@ def _exists(client: LLMClient, wish: Wish, files: MapFiles) -> bool:
     if about != files.about():
         raise InvalidRequest(f"map {wish.map_id} is about other files: choose another --id, or `map resume` it")
     return True
-
-
-@contextmanager
-def opened(source: str) -> Generator[BinaryIO]:
-    """The rows' file. Raises InvalidRequest where it cannot be read."""
-    if source == STDIN:
-        yield sys.stdin.buffer
-        return
-    try:
-        file = Path(source).open("rb")  # noqa: SIM115 (errors of whoever reads it are none of opening it)
-    except OSError as error:
-        raise InvalidRequest(f"cannot read {source}: {error.strerror}") from None
-    with file:
-        yield file
-
-
-def text_of(template: str) -> str:
-    """The template itself, or what is in the file behind an @. Raises InvalidRequest."""
-    if not template.startswith("@"):
-        return template
-    with opened(template[1:]) as file:
-        try:
-            return file.read().decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"{template[1:]} is not UTF-8") from None

@@ -1,4 +1,4 @@
-"""How far a map is, on standard error: a bar where somebody watches, a line now and then in a log."""
+"""How far a map or a run over files is, on standard error: a bar where somebody watches, else a line now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kagura_tasks.errors import KaguraTasksError
 
 if TYPE_CHECKING:
     from kagura_tasks.cli.screen import Screen
-    from kagura_tasks.groups import LLMGroupResult, MapProgress
+    from kagura_tasks.groups import GroupHandle, MapProgress
 
 #: Seconds between two looks at the map, and between two lines in a log.
 _LOOK_S: Final = 0.5
@@ -20,7 +20,7 @@ _LINE_S: Final = 10.0
 
 
 @contextmanager
-def shown(group: LLMGroupResult, screen: Screen) -> Generator[None]:
+def shown(group: GroupHandle, screen: Screen) -> Generator[None]:
     """Show it while the block runs, from a thread of its own: whoever waits for answers cannot."""
     with _display(screen) as show:
         over = threading.Event()
@@ -60,7 +60,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _look(group: LLMGroupResult, show: Callable[[MapProgress], None], over: threading.Event) -> None:
+def _look(group: GroupHandle, show: Callable[[MapProgress], None], over: threading.Event) -> None:
     while not over.wait(_LOOK_S):
         with suppress(KaguraTasksError):  # whoever reads the answers says it
             show(group.progress())

@@ -1,6 +1,6 @@
 #!/bin/sh
 # How a container starts: with its environment whole, or with the name of the variable that is missing, and exit code 1.
-# What is set and wrong, the program itself refuses, by its name as well.
+# What is set and wrong, and Flower without a login, the program itself refuses, by the variable's name as well.
 set -eu
 
 refuse() {
@@ -21,13 +21,6 @@ case " $* " in
     # Any provider's will do here. Which one a call needs, its model says.
     printenv | grep -Eq '^([A-Z0-9_]+_API_(KEY|TOKEN|BASE)|AWS_[A-Z_]+|AZURE_[A-Z_]+|GOOGLE_[A-Z_]+|VERTEX[A-Z_]+)=.' ||
         refuse "OPENAI_API_KEY is not set, nor any other provider's key, and no address of your own models (OPENAI_API_BASE)"
-    ;;
-*" flower "*)
-    case "${FLOWER_BASIC_AUTH:-}" in
-    ?*:?*) ;;
-    "") refuse "FLOWER_BASIC_AUTH is not set: it is Flower's login, as name:password" ;;
-    *) refuse "FLOWER_BASIC_AUTH is no login: it has to be name:password" ;;
-    esac
     ;;
 esac
 exec "$@"

@@ -30,12 +30,16 @@ def worker(
     --processes=2 there are two of them, night-1@... and night-2@..., until SIGTERM or Ctrl-C, which stops both.
     """
     from kagura_tasks.cli import worker_processes
+    from kagura_tasks.cli.checks.environment import unknown_variables
     from kagura_tasks.cli.fleet import require_worker
+    from kagura_tasks.cli.screen import Screen
     from kagura_tasks.settings import load_settings
     from workers.profiles import PROFILES
 
     require_worker()
     settings = load_settings()
+    for check in unknown_variables():
+        Screen().note(f"warning: {check.message}: {check.mend}")
     arguments = PROFILES[profile].celery_arguments(concurrency or settings.concurrency)
     if concurrency:
         arguments.append(f"--concurrency={concurrency}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -19,6 +20,7 @@ from kagura_tasks.metrics.tally import Tally
 from kagura_tasks.result_backend import STORE
 from kagura_tasks.schemas import Completion, CompletionRequest, Message, Usage
 from kagura_tasks.settings import Settings
+from tests.support.workers import ROOT
 
 USAGE = Usage(prompt_tokens=10, completion_tokens=2, total_tokens=12, cost_usd=0.1, cached_prompt_tokens=4)
 
@@ -164,3 +166,18 @@ def test_flower_is_open_to_nobody(address: str, environment: dict[str, str], arg
 def test_flower_with_a_login_or_at_home(address: str, environment: dict[str, str], arguments: list[str]):
     """On loopback nobody needs one."""
     require_login(address, environment, arguments)
+
+
+def test_the_dashboard_asks_for_metrics_that_are_there(settings: Settings):
+    """Each name in deploy/grafana.json is one that /metrics tells."""
+    told = set(re.findall(r"^# TYPE (\w+) ", exposition(read_snapshot(settings)), re.MULTILINE))
+    board = json.loads((ROOT / "deploy/grafana.json").read_text("utf-8"))
+    asked = {
+        name.removesuffix("_bucket")
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"\bkagura_\w+", target["expr"])
+    }
+    assert len(board["panels"]) == 11
+    assert asked
+    assert asked <= told

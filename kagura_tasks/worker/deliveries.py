@@ -160,6 +160,10 @@ class Deliveries:
         ]
         return bool(_RESTORE.run(self.client, keys, args))
 
+    def send_back_command(self, lease: Lease, message: Message) -> tuple[list[str], list[Argument]]:
+        """The keys and arguments of `send_back.lua`: the message takes the lease's place in its list."""
+        return [*self._records, self._leases, lease.list_key], [str(lease), json.dumps(message)]
+
     def bury(self, claimed: Claimed, reason: str, deaths: int = 0) -> bool:
         """Put the message among the dead letters; whether it was still there."""
         headers = headers_of(claimed.message)

@@ -9,6 +9,7 @@ import redis
 
 from kagura_tasks.redis_types import SyncRedis
 from kagura_tasks.worker.deliveries import Deliveries
+from kagura_tasks.worker.holdings import Held
 from kagura_tasks.worker.lease import LeaseKeeper, Terms
 
 #: Longest wait for an answer (s). A renewal that is late is tried again; one that hangs is none.
@@ -26,6 +27,14 @@ def keeper_for(channel: Any) -> LeaseKeeper:
         terms = _terms_of(channel)
         _keepers[where] = LeaseKeeper(_deliveries_of(channel, params, terms), terms)
     return _keepers[where]
+
+
+def holder_of(tag: str) -> tuple[Deliveries, Held] | None:
+    """The message with this delivery tag, and the deliveries it is of; None where this process does not hold it."""
+    for keeper in list(_keepers.values()):
+        if (held := keeper.holdings.get(tag)) is not None:
+            return keeper.deliveries, held
+    return None
 
 
 def _deliveries_of(channel: Any, params: dict[str, Any], terms: Terms) -> Deliveries:

@@ -127,7 +127,7 @@ def test_the_quickstart_word_for_word(checkout: Path, variables: Variables, llm:
 
 
 def run_each_worker(commands: str, pasted: str, checkout: Path, variables: Variables, folder: Path) -> None:
-    """Each line is a worker that becomes ready; of plain Celery, which does not say so by itself, the banner is seen."""
+    """Each line is a worker that becomes ready; plain Celery does not say so by itself, and shows its banner."""
     for number, line in enumerate(commands.splitlines()):
         screen = folder / f"worker-{number}"
         with terminal(f"{pasted}\n{line}", checkout, variables, screen):

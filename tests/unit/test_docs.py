@@ -262,7 +262,8 @@ def test_every_link_leads_somewhere(page: Path):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), link
-        assert not anchor or anchor in _anchors(target), link
+        # Behind a picture's name it says for which colours the picture is.
+        assert not anchor or target.suffix != ".md" or anchor in _anchors(target), link
 
 
 def _anchors(page: Path) -> set[str]:

@@ -180,6 +180,23 @@ def test_the_list_is_summarised_once(worker: Worker, llm: LlmServer, environment
     assert llm.count() == 3
 
 
+def test_the_folder_answers(worker: Worker, llm: LlmServer, environment: dict[str, str], tmp_path: Path):
+    """examples/ask_a_folder.py: a file that tells nothing is no source; what a question holds is no template."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "sea.md").write_text("The sea is high at noon.")
+    llm.reply("High at noon.", times=1)
+    question = "When is the {{ sea }} high?"
+    llm.reply("At noon.", times=1)
+    asked = [str(EXAMPLES / "ask_a_folder.py"), str(folder), question]
+    assert run_python(asked, environment, tmp_path) == "At noon.\nfrom: sea.md\n"
+    (folder / "moon.md").write_text("The moon is round.")
+    llm.reply("Nothing.", times=1)
+    llm.reply("At noon.", times=1)
+    assert run_python(asked, environment, tmp_path) == "At noon.\nfrom: sea.md\n"
+    assert llm.count(question) == 4
+
+
 def test_the_agent_answers_in_form(worker: Worker, llm: LlmServer, environment: dict[str, str], tmp_path: Path):
     """examples/typed_agent.py: an answer that does not fit is asked for again."""
     llm.reply("I liked it.", times=1)

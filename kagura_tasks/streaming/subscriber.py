@@ -54,18 +54,14 @@ Made = TypeVar("Made", Done, Failed, Cancelled, Lost)
 
 
 class Subscriber:
-    """Reads one stream. Each event comes once, in order; what is missing is said with a Gap.
-
-    Attributes:
-        foreign: Payloads on the channel, and entries of the log, that are no events.
-    """
+    """Reads one stream. Each event comes once, in order; what is missing is said with a Gap."""
 
     def __init__(self, settings: Settings, name: StreamName, after: int = 0, *, is_ours: bool = False) -> None:
         """Take the stream, and the number of the last event that was read.
 
         `is_ours`: the task was just sent, so that a stream that is not there yet is waited for.
         """
-        self.foreign = 0
+        self._has_warned = False
         self._settings = settings
         self._name = name
         self._cursor = after
@@ -135,7 +131,7 @@ class Subscriber:
                 return self._put_back(before)
             event = written(heard.payload)
             if event is None:
-                self._count_foreign()
+                self._warn_once()
             elif self._is_next(event):
                 events.append(self._taken(event))
             elif event.seq > self._cursor or isinstance(event, Ending):
@@ -161,9 +157,10 @@ class Subscriber:
         self._is_over = isinstance(event, Ending)
         return event
 
-    def _count_foreign(self) -> None:
-        self.foreign += 1
-        if self.foreign == 1:
+    def _warn_once(self) -> None:
+        """Of payloads on the channel, or entries of the log, that are no events."""
+        if not self._has_warned:
+            self._has_warned = True
             log.warning("something that is no event is in the stream of task %s: ignored", self._name.task_id)
 
     # What the log has.
@@ -188,7 +185,7 @@ class Subscriber:
     def _judge(self, page: LogPage) -> None:
         """What is published is in the log before it is heard: if it is not, somebody else published it."""
         if self._doubted > page.last_seq:
-            self._count_foreign()
+            self._warn_once()
         self._doubted = 0
 
     async def _page(self) -> LogPage:
@@ -205,7 +202,7 @@ class Subscriber:
             if number > self._cursor + 1:
                 events.append(self._gap(number - 1))
             if event is None:
-                self._count_foreign()
+                self._warn_once()
                 self._cursor = number
             else:
                 events.append(self._taken(event))

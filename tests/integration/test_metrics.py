@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ import pytest
 
 from kagura_tasks.app import create_app
 from kagura_tasks.client import LLMClient
-from kagura_tasks.connections import sync_client
+from kagura_tasks.connections import async_client, sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.errors import KaguraTasksError
+from kagura_tasks.limits.store import Ask, Budget, Ended, Entered, Limit, LimitStore
+from kagura_tasks.limits.terms import LimitTerms
 from kagura_tasks.metrics.figures import all_of, by
 from kagura_tasks.metrics.snapshot import read_snapshot
 from kagura_tasks.settings import Settings
@@ -236,3 +239,17 @@ def test_top_follows_the_fleet(scene: Scene):
     LLMClient(scene.settings(tenant=tenant)).complete("Hello.")
     shown = kagura("top", "--count", "2", "--interval", "0.2", redis_url=scene.server.url).stdout
     assert shown.count("calls/s") == shown.count(tenant) == 2
+
+
+async def test_limits_and_cooldowns_are_on_the_page(scene: Scene):
+    """What of them is used, and for how long a provider wants no more calls."""
+    store = LimitStore(async_client(scene.server.url, 2.0))
+    limits, budgets = [Limit("openai/watched-*", LimitTerms(requests_per_min=60))], [Budget("acme", 20.0, 0.5)]
+    ask = Ask("r", "t", "acme", weight=1, priority=3, limits=limits, budgets=budgets, lease_s=30)
+    assert isinstance(await store.reserve(ask, stay_s=0, may_leave=True), Entered)
+    await store.settle(ask, Ended("limited", usd=0.25, pause_s=20))
+    (_, shown) = scene.flower.get("/llm").split('id="kg-limits"')
+    assert "openai/watched-*" in shown
+    assert "1 of 60 calls in 60 s" in shown
+    assert "$0.2500 of $20.00 today" in shown
+    assert re.search(r"the provider wants none for (1\d|20)(\.\d)? s", shown)

@@ -15,10 +15,12 @@ from tornado.web import authenticated
 
 from kagura_tasks.cli.dashboard.charts import short
 from kagura_tasks.cli.dashboard.view import COLUMNS, view_of
+from kagura_tasks.connections import async_client, redis_errors
 from kagura_tasks.errors import RedisUnreachable
+from kagura_tasks.limits.store import LimitStore, Standing
 from kagura_tasks.metrics.prometheus import DOWN, exposition
 from kagura_tasks.metrics.snapshot import read_snapshot
-from kagura_tasks.settings import load_settings
+from kagura_tasks.settings import Settings, load_settings
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,12 +33,19 @@ class LlmPage(BaseHandler):
         """Answer with the page; where Redis is away, with a page that says so."""
         view, problem = None, ""
         try:
-            view = view_of(await asyncio.to_thread(read_snapshot, load_settings()))
+            settings = load_settings()
+            standings = await _standings(settings)
+            view = view_of(await asyncio.to_thread(read_snapshot, settings), standings)
         except RedisUnreachable as error:
             problem = str(error)
         page = "llm_numbers.html" if self.get_argument("part") == "numbers" else "llm.html"
         self.set_header("Cache-Control", "no-store")
         self.render(page, view=view, problem=problem, columns=COLUMNS, short=short)
+
+
+async def _standings(settings: Settings) -> list[Standing]:
+    with redis_errors(settings.broker):
+        return await LimitStore(async_client(settings.broker, settings.redis_timeout_s)).standings()
 
 
 class Metrics(BaseHandler):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from kagura_tasks.cli.dashboard.charts import Chart, Line, short
+from kagura_tasks.cli.dashboard.limits import LimitRow, rows_of
+from kagura_tasks.limits.store import Standing
 from kagura_tasks.metrics.figures import DIMENSIONS, Dimension, Figures, all_of, by
 from kagura_tasks.metrics.names import Histogram
 from kagura_tasks.metrics.snapshot import LiveStream, Snapshot
@@ -67,18 +69,20 @@ class View:
     cards: tuple[Card, ...]
     charts: tuple[Chart, ...]
     tables: dict[str, list[Row]]
+    limits: list[LimitRow]
     streams: tuple[LiveStream, ...]
     live_streams: int
     dead_letters: int
     queues: dict[str, int]
 
 
-def view_of(snapshot: Snapshot) -> View:
+def view_of(snapshot: Snapshot, standings: Iterable[Standing]) -> View:
     """What the page shows of this moment."""
     return View(
         cards=_cards(snapshot),
         charts=_charts(snapshot),
         tables={name: _rows(snapshot, name) for name in DIMENSIONS},
+        limits=rows_of(standings),
         streams=snapshot.newest_streams,
         live_streams=snapshot.live_streams,
         dead_letters=snapshot.dead_letters,

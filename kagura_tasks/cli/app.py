@@ -12,6 +12,7 @@ from kagura_tasks.cli.demo import demo
 from kagura_tasks.cli.doctor import doctor
 from kagura_tasks.cli.files import files
 from kagura_tasks.cli.flower import flower
+from kagura_tasks.cli.limits import limits
 from kagura_tasks.cli.map import map_app
 from kagura_tasks.cli.route import route
 from kagura_tasks.cli.run import run
@@ -42,6 +43,7 @@ app.add_typer(cache, name="cache")
 app.add_typer(dead, name="dead")
 app.command()(top)
 app.command()(stats)
+app.command()(limits)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(flower)
 app.command()(doctor)
 app.command()(version)

@@ -9,6 +9,7 @@ from celery.signals import celeryd_after_setup, celeryd_init, worker_init, worke
 from kombu.transport import TRANSPORT_ALIASES
 
 from kagura_tasks.app import settings_of
+from kagura_tasks.errors import ConfigurationError
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker import tasks
 from kagura_tasks.worker.coroutine_tasks import refuse_coroutines
@@ -50,7 +51,7 @@ def install(
 
     def preload_provider(sender: Any = None, **_: object) -> None:
         if preload and getattr(sender, "app", None) is app:
-            runtime.preload()
+            _preload(runtime)
 
     def warn_of_the_broker(instance: Any = None, **_: object) -> None:
         if getattr(instance, "app", None) is app:
@@ -81,6 +82,14 @@ def install(
     worker_shutting_down.connect(bound_the_shutdown, weak=False)
     count_what_ends(app, settings)
     keep_heartbeat_file(app, settings.heartbeat_file)
+
+
+def _preload(runtime: Runtime) -> None:
+    """Celery would log what a signal's receiver raises, and go on."""
+    try:
+        runtime.preload()
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _use_transport(conf: Any, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from kagura_tasks import parking, task_store
@@ -22,7 +23,7 @@ from kagura_tasks.plans import ReducePlan, parts_of
 from kagura_tasks.providers.provider import Provider
 from kagura_tasks.routing.order import RouteOrder
 from kagura_tasks.schemas import Completion
-from kagura_tasks.settings import Settings
+from kagura_tasks.settings import ENV_PREFIX, Settings
 from kagura_tasks.task_store import TaskRecord
 from kagura_tasks.worker.cancel_watch import CancelWatch
 from kagura_tasks.worker.completion import CompletionRunner
@@ -189,10 +190,16 @@ class Runtime:
 
 
 def open_providers(settings: Settings) -> Provider:
-    """Who makes the calls. LiteLLM is imported now: it takes seconds, so only those who make calls should wait."""
+    """Who makes the calls. LiteLLM is imported now: it takes seconds, so only those who make calls should wait.
+
+    Raises ConfigurationError where a limit is for no model.
+    """
+    from kagura_tasks.providers.known_models import refuse_unknown
     from kagura_tasks.providers.lanes import Lanes
     from kagura_tasks.providers.litellm import LiteLLMProvider, prepare
 
     prepare()
+    used = {settings.default_model, *settings.fallbacks, *chain.from_iterable(settings.fallbacks.values())}
+    refuse_unknown(f"{ENV_PREFIX}LIMITS", settings.limits, used)
     litellm = LiteLLMProvider()
     return litellm if settings.provider_lane == "litellm" else Lanes(litellm)

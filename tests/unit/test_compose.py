@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from importlib import resources
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from kagura_tasks.queues import all_queues
 from kagura_tasks.settings import ENV_PREFIX, Settings
@@ -103,6 +105,24 @@ def test_the_image_is_made_of_what_there_is():
     assert set(re.findall(r"--extra (\w+)", DOCKERFILE)) <= set(extras)
     steps = re.findall(r"pip install(?:\\\n|[^&\n])*", DOCKERFILE)
     assert all("--require-hashes" in step or "dist/*.whl" in step for step in steps)
+
+
+def test_the_lock_has_what_the_image_installs():
+    """The step that cuts uv out of it finds uv alone; each extra is in it, in releases that pyproject.toml allows."""
+    (cut,) = re.findall(r"^RUN (awk .*) >uv\.txt", DOCKERFILE, re.MULTILINE)
+    done = subprocess.run(["sh", "-ec", cut], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, *hashes = done.stdout.split(" \\\n")
+    assert first.startswith("uv==")
+    assert hashes
+    assert all(one.strip().startswith("--hash=sha256:") for one in hashes)
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"]]
+    for extra in re.findall(r"--extra (\w+)", DOCKERFILE):
+        wanted += project["optional-dependencies"][extra]
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE))
+    for requirement in map(Requirement, wanted):
+        assert locked[requirement.name.lower()] in requirement.specifier
 
 
 def test_the_image_runs_as_nobody_special():

@@ -96,7 +96,8 @@ class LLMClient(RoutingCalls, FileCalls):
             tenant: Whose data this is; default: the client's.
             priority: "interactive", "normal", "low" or "batch", or a Priority.
             timeout_s: Seconds for one call of the provider; default: the workers' setting.
-            params: Whatever else LiteLLM takes: temperature, tools, response_format, extra_body, ...
+            params: Whatever else LiteLLM takes: temperature, tools, response_format, extra_body, ...; `fallbacks` are
+                models that are asked, in order, where this one fails.
 
         Raises:
             InvalidRequest: The request cannot be right for any model.

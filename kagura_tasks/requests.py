@@ -30,7 +30,7 @@ _NOT_YOURS: Final = {
 
 
 #: Options that are no parameter of a model's.
-_OURS: Final = frozenset({"model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s", "fallbacks"})
+_OURS: Final = frozenset({"model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"})
 
 
 def build_request(
@@ -44,25 +44,24 @@ def build_request(
     tenant: str | None = None,
     priority: Priority | str | int = Priority.NORMAL,
     timeout_s: float | None = None,
-    fallbacks: Iterable[str] = (),
     params: Mapping[str, object],
 ) -> CompletionRequest:
     """The request. Raises InvalidRequest, SecretInRequest or PromptTooLarge; a message's text is in none of them."""
     _check_params(params)
-    if isinstance(tags, str) or isinstance(fallbacks, str):
+    if isinstance(tags, str) or isinstance(params.get("fallbacks"), str):
         raise InvalidRequest("tags, and fallbacks, are a list of names, not one text")
     messages = _turns(prompt)
     fields: dict[str, object] = {
         "model": model or settings.default_model,
         "messages": messages,
-        "params": dict(params),
+        "params": {name: value for name, value in params.items() if name != "fallbacks"},
         "tenant": tenant or settings.tenant,
         "use_cache": use_cache and settings.cache_enabled,
         "cache_ttl_s": cache_ttl,
         "tags": tuple(tags),
         "timeout_s": timeout_s,
         "priority": priority_of(priority),
-        "fallbacks": tuple(fallbacks),
+        "fallbacks": params.get("fallbacks") or (),
     }
     try:
         request = CompletionRequest.model_validate(fields)

@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 
 from kagura_tasks import parking
 from kagura_tasks.app import settings_of
-from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
+from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client, sync_client
 from kagura_tasks.metrics import tallies
 from kagura_tasks.settings import Settings, load_settings
 from kagura_tasks.worker.deliveries import Deliveries, Message, script
@@ -72,12 +72,12 @@ def _later(message: Message, args: tuple[object, ...], kwargs: dict[str, Any], w
 
 def _push(app: Celery, deliveries: Deliveries, held: Held, back: Message) -> None:
     keys, args = deliveries.send_back_command(held.lease, back)
-    wait = parking.awaiter()
+    settings, wait = _settings(app), parking.awaiter()
     if wait is None:
-        _ = _SEND_BACK.run(deliveries.client, keys, args)
-        return
-    settings = _settings(app)
-    wait(_SEND_BACK.arun(async_client(settings.broker, settings.redis_timeout_s), keys, args))
+        # Not the keeper's own client: hundreds of threads may ask at once, and there they would be refused.
+        _ = _SEND_BACK.run(sync_client(settings.broker, settings.redis_timeout_s), keys, args)
+    else:
+        wait(_SEND_BACK.arun(async_client(settings.broker, settings.redis_timeout_s), keys, args))
 
 
 @lru_cache(maxsize=8)

@@ -28,10 +28,20 @@ def opened(source: str) -> Generator[BinaryIO]:
         yield file
 
 
+def checked(typed: str) -> str:
+    """What was typed. Raises InvalidRequest where it holds bytes that are no text."""
+    try:
+        _ = typed.encode()
+    except UnicodeEncodeError:
+        shown = typed.encode("utf-8", "backslashreplace").decode()
+        raise InvalidRequest(f"{shown} is not UTF-8") from None
+    return typed
+
+
 def text_of(typed: str) -> str:
     """The text itself, or what is in the file behind an @. Raises InvalidRequest."""
     if not typed.startswith("@"):
-        return typed
+        return checked(typed)
     with opened(typed[1:]) as file:
         try:
             return file.read().decode()

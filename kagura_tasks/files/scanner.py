@@ -53,6 +53,8 @@ def scan(root: str | Path, *, pattern: str | None = None, allowed: Sequence[str]
         InvalidRequest: The pattern matches nothing at all.
     """
     place = os.path.realpath(root)
+    if not is_text(place):
+        raise FileUnreadable(shown(place), NOT_TEXT)
     wanted = None if pattern is None else _rule_of(pattern)
     with opened_root(place, allowed) as folder:
         yield from _Scan(place, folder, wanted).folder(os.dup(folder), (), IgnoreRules())

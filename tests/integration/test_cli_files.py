@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -129,6 +130,28 @@ def test_without_a_file_for_them_answers_are_printed(ask: Callable[..., Done]):
     assert done.returncode == 3
     assert {"a.md", "deep/b.csv", "Sum up deep/b.csv."} <= set(done.stdout.splitlines())
     assert "failed: cut.pdf: is damaged" in done.stderr
+
+
+def test_a_name_steers_no_terminal(ask: Callable[..., Done], folder: Path):
+    """Nor does an answer; a name that is no text is a line, too."""
+    (folder / "\x1b[31mred\n.txt").write_text("A text.")
+    (folder / "\x1b[32m.pdf").write_bytes(b"%PDF-1.7\n1 0 obj")
+    os.close(os.open(os.fsencode(folder) + b"/\xff.txt", os.O_CREAT))
+    done = ask(prompt="\x1b[33m {{ path }}")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\N{REPLACEMENT CHARACTER}[31mred .txt" in done.stdout
+    assert "failed: \\udcff.txt: its name is not UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["DIR", "--prompt"])
+def test_words_that_are_no_text_are_refused(scene: MapScene, tmp_path: Path, word: str):
+    """A folder's name in another encoding, and a prompt."""
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    Path(bad).mkdir()
+    words = [bad, "--prompt", PROMPT] if word == "DIR" else [str(tmp_path), "--prompt", bad]
+    done = program("files", *words, redis_url=scene.settings.redis_url)
+    assert the_error(done).endswith("\\udcff is not UTF-8")
 
 
 def test_a_machine_reads_one_document(ask: Callable[..., Done]):

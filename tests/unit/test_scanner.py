@@ -240,6 +240,14 @@ def test_a_name_that_is_no_text_is_a_row(root: Path):
     assert {path: row.reason for path, row in rows(root).items()} == {"\\udcff.txt": "its name is not UTF-8"}
 
 
+def test_a_folder_whose_name_cannot_travel_is_refused(root: Path):
+    """As a whole: no reference to a file in it could be sent."""
+    place = Path(os.fsdecode(os.fsencode(root) + b"/\xff"))
+    write(place, "a.md")
+    with pytest.raises(FileUnreadable, match="its name is not UTF-8"):
+        found(place)
+
+
 def test_folders_in_folders_have_an_end(root: Path):
     """Each level holds a descriptor: there is a limit, and a row where it is reached."""
     write(root, "/".join(["d"] * (MAX_LEVELS + 5)) + "/a.txt", "b.txt")

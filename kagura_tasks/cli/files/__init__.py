@@ -101,11 +101,11 @@ def files(
     from kagura_tasks.cli.files.asking import ask
     from kagura_tasks.cli.files.wish import Wish
     from kagura_tasks.cli.following import open_client
-    from kagura_tasks.cli.inputs import text_of
+    from kagura_tasks.cli.inputs import checked, text_of
     from kagura_tasks.cli.screen import Screen
 
     wish = Wish(
-        folder=folder,
+        folder=checked(folder),
         typed=(prompt, reduce),
         prompt=text_of(prompt),
         reduce=None if reduce is None else text_of(reduce),

@@ -65,9 +65,9 @@ class Lines:
         if self._screen.as_json:
             self.told.append(outcome.to_json())
         if outcome.row.status == "failed":
-            self._screen.note(f"failed: {outcome.path}: {outcome.row.reason}")
+            self._screen.note(_in_one_line(f"failed: {outcome.path}: {outcome.row.reason}"))
         elif self._prints and outcome.completion is not None:
-            self._screen.title(outcome.path)
+            self._screen.title(_in_one_line(outcome.path))
             self._screen.say(printable(outcome.completion.text))
 
 
@@ -96,6 +96,11 @@ def failed_file(line: Json, folder: str) -> FileRef | None:
         return FileRef(root=str(root), path=path, size_bytes=_size_bytes(root / path))
     except ValidationError:  # such as a path that leads out of the folder: no other try makes it right
         return None
+
+
+def _in_one_line(text: str) -> str:
+    """A file's name may hold anything."""
+    return printable(text).replace("\n", " ")
 
 
 def _size_bytes(file: Path) -> int:

@@ -2,6 +2,32 @@
 -- A counter must never keep an answer from being stored: what cannot be counted is passed over (pcall).
 
 local metrics = 'kagura:metrics:'
+local month_s = 2592000
+
+-- Add a minute that is over to the totals and to its day (which has no histograms: their names have a dot).
+local function close_minute(minute)
+  local key, day = metrics .. 'minute:' .. minute, metrics .. 'day:' .. math.floor(minute / 1440)
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    local name = string.match(fields[i], '[^ ]*$')
+    redis.pcall('HINCRBY', metrics .. 'total', fields[i], fields[i + 1])
+    if not string.find(name, '.', 1, true) then redis.pcall('HINCRBY', day, fields[i], fields[i + 1]) end
+  end
+  redis.call('EXPIRE', metrics .. 'total', month_s)
+  redis.call('EXPIRE', metrics .. 'series', month_s)
+  redis.call('EXPIRE', day, 691200)
+  redis.call('EXPIRE', key, 7200)
+end
+
+-- The hash of the minute that runs, and whether it is new. A clock that is set back opens no minute again.
+local function open_minute()
+  local minute = math.floor(redis.call('TIME')[1] / 60)
+  local open = tonumber(redis.call('GET', metrics .. 'open') or 0)
+  if open >= minute then return metrics .. 'minute:' .. open, false end
+  if open > 0 then pcall(close_minute, open) end
+  redis.call('SET', metrics .. 'open', minute, 'EX', month_s)
+  return metrics .. 'minute:' .. minute, true
+end
 
 -- The series to count under: the one that is asked for, as long as there are not too many of them.
 local function known_series(tenant, model, task)
@@ -10,7 +36,7 @@ local function known_series(tenant, model, task)
     if redis.call('SISMEMBER', metrics .. 'series', name) == 1 then return name end
     if redis.call('SCARD', metrics .. 'series') < 128 + 128 * tier then
       redis.call('SADD', metrics .. 'series', name)
-      redis.call('EXPIRE', metrics .. 'series', 2592000)
+      redis.call('EXPIRE', metrics .. 'series', month_s)
       return name
     end
   end
@@ -18,18 +44,13 @@ local function known_series(tenant, model, task)
 end
 
 local function add_up_in_series(tenant, model, task, counts)
-  local now_s = tonumber(redis.call('TIME')[1])
-  local minute, day = metrics .. 'minute:' .. math.floor(now_s / 60), metrics .. 'day:' .. math.floor(now_s / 86400)
-  local series = known_series(tenant, model, task)
+  local minute, is_new = open_minute()
+  local series = known_series(tenant, model, task) .. ' '
   for name, by in pairs(counts) do
-    local field = series .. ' ' .. name
-    redis.pcall('HINCRBY', metrics .. 'total', field, by)
-    redis.pcall('HINCRBY', minute, field, by)
-    if not string.find(name, '.', 1, true) then redis.pcall('HINCRBY', day, field, by) end
+    redis.pcall('HINCRBY', minute, series .. name, by)
   end
-  redis.call('EXPIRE', metrics .. 'total', 2592000)
-  redis.call('EXPIRE', minute, 7200)
-  redis.call('EXPIRE', day, 691200)
+  -- Until it is closed it is part of the totals.
+  if is_new then redis.call('EXPIRE', minute, month_s) end
 end
 
 -- Add to the counters of a series. `counts`: names, and by how much (as text: Lua's numbers lose digits).

@@ -1,8 +1,9 @@
 """What the counters are called, in Redis.
 
-Three kinds of hashes hold them: `total`, one for each minute and one for each day, by the server's clock. A field is
-`<tenant> <model> <task> <name>`; the first three are a series. There is a bound on how many series there are: callers
-choose the names of models and tenants, and what is beyond it is counted under OTHER (add_up.lua). The hashes are the
+Three kinds of hashes hold them, by the server's clock: one for each minute, one for each day, and `total`. Steps count
+in the minute that is open, whose number is in `open`; the first one after it adds it to the other two (add_up.lua). A
+field is `<tenant> <model> <task> <name>`; the first three are a series. There is a bound on how many series there are:
+callers choose the names of models and tenants, and what is beyond it is counted under OTHER. The hashes are the
 operator's, over all tenants, so no tenant is in their keys.
 """
 
@@ -10,14 +11,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-#: Hash of all counters, since they began to be counted.
+#: Hash of all counters, since they began to be counted, without the minute that is open.
 TOTAL: Final = "kagura:metrics:total"
 
 #: Prefixes of the hashes of one minute (Unix time / 60) and one day (Unix time / 86,400, so UTC), which has no
 #: histograms.
 MINUTE: Final = "kagura:metrics:minute:"
 DAY: Final = "kagura:metrics:day:"
-
 #: Prefix of a mark: what this delivery did is counted already.
 COUNTED: Final = "kagura:metrics:counted:"
 

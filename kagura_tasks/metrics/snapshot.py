@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from kombu.transport.redis import Channel
 
 from kagura_tasks.connections import redis_errors, sync_client
 from kagura_tasks.dead_letters import DeadLetters
+from kagura_tasks.lua import LuaScript
 from kagura_tasks.metrics.figures import DIMENSIONS, Table, all_of, by, merged
-from kagura_tasks.metrics.names import DAY, MINUTE, TOTAL, Series
+from kagura_tasks.metrics.names import Series
 from kagura_tasks.queues import PRIORITY_STEPS, all_queues
 from kagura_tasks.settings import RedisUrl, Settings
-from kagura_tasks.streaming.log import LIVE, LIVE_S
+from kagura_tasks.streaming.log import LIVE_S
+
+_SNAPSHOT: Final = LuaScript.load(__package__ or "", "snapshot.lua")
+
+_DAY_MINUTES: Final = 1_440
 
 #: Minutes of the last hour; the newest of them is not over yet.
 MINUTES: Final = 60
@@ -90,14 +96,13 @@ def read_snapshot(settings: Settings) -> Snapshot:
     """The fleet as it is now. Raises RedisUnreachable."""
     servers = list(dict.fromkeys([settings.results, settings.broker, settings.cache]))
     parts = [_read(url, settings.redis_timeout_s) for url in servers]
-    at_s, _, streams = parts[0]
-    tables = list(zip(*(tables for _, tables, _ in parts), strict=True))
+    at_s, streams = parts[0].at_s, parts[0].streams
     named = sorted(streams, key=lambda stream: stream.silent_s)[:_MOST_NAMED]
     return Snapshot(
         at_s=at_s,
-        total=merged(tables[0]),
-        today=merged(tables[1]),
-        minutes=tuple(merged(some) for some in tables[2:]),
+        total=merged(part.total for part in parts),
+        today=merged(part.today for part in parts),
+        minutes=tuple(merged(some) for some in zip(*(part.minutes for part in parts), strict=True)),
         live_streams=len(streams),
         newest_streams=tuple(named),
         dead_letters=DeadLetters(settings).count(),
@@ -105,38 +110,46 @@ def read_snapshot(settings: Settings) -> Snapshot:
     )
 
 
-def _read(url: RedisUrl, timeout_s: float) -> tuple[float, list[Table], list[LiveStream]]:
-    """What one server holds: its time, the tables of total, today and each minute, and live streams."""
-    client = sync_client(url, timeout_s)
+class _Part(NamedTuple):
+    """What one server holds. See Snapshot."""
+
+    at_s: float
+    streams: list[LiveStream]
+    total: Table
+    today: Table
+    minutes: list[Table]
+
+
+def _read(url: RedisUrl, timeout_s: float) -> _Part:
     with redis_errors(url):
-        seconds, microseconds = client.time()
-        at_s = seconds + microseconds / 1e6
-        with client.pipeline(transaction=False) as pipe:
-            pipe.hgetall(TOTAL)
-            pipe.hgetall(f"{DAY}{int(at_s // 86_400)}")
-            for back in range(MINUTES - 1, -1, -1):
-                pipe.hgetall(f"{MINUTE}{int(at_s // 60) - back}")
-            pipe.zrange(LIVE, 0, -1, withscores=True)
-            *hashes, streams = pipe.execute()
-    tables = [_table(cast("dict[bytes, bytes]", fields)) for fields in hashes]
-    return at_s, tables, _live(cast("list[tuple[bytes, float]]", streams), at_s)
+        reply = cast("list[Any]", _SNAPSHOT.run(sync_client(url, timeout_s), [], [MINUTES]))
+    seconds, microseconds, streams, total, day, number, minute, minutes = reply
+    at_s, open_minute = seconds + microseconds / 1e6, _table(minute)
+    is_of_today = number // _DAY_MINUTES == seconds // 86_400
+    return _Part(
+        at_s=at_s,
+        streams=_live(streams, at_s),
+        total=merged([_table(total), open_minute]),
+        today=merged([_table(day), open_minute if is_of_today else {}]),
+        minutes=[_table(fields) for fields in minutes],
+    )
 
 
-def _table(fields: dict[bytes, bytes]) -> Table:
-    """The counters in a hash. What is no counter of ours is passed over."""
+def _table(fields: Sequence[bytes]) -> Table:
+    """The counters in a hash, whose fields and values come in turn. What is no counter of ours is passed over."""
     table: dict[Series, Counter[str]] = {}
-    for field, value in fields.items():
+    for field, value in zip(fields[::2], fields[1::2], strict=True):
         parts = field.decode("utf-8", "replace").split(" ")
         if len(parts) == 4 and value.lstrip(b"-").isdigit():
             table.setdefault(Series(*parts[:3]), Counter())[parts[3]] = int(value)
     return table
 
 
-def _live(found: list[tuple[bytes, float]], at_s: float) -> list[LiveStream]:
+def _live(found: Sequence[bytes], at_s: float) -> list[LiveStream]:
     streams: list[LiveStream] = []
-    for member, last_ms in found:
+    for member, last_ms in zip(found[::2], found[1::2], strict=True):
         tenant, _, task_id = member.decode("utf-8", "replace").partition(" ")
-        silent_s = max(0.0, at_s - last_ms / 1000)
+        silent_s = max(0.0, at_s - float(last_ms) / 1000)
         if silent_s < LIVE_S:
             streams.append(LiveStream(tenant, task_id, silent_s))
     return streams

@@ -19,8 +19,7 @@ RESERVE: Final = LuaScript.load(_HERE, "reserve.lua")
 BEGIN: Final = LuaScript.load(_HERE, "live.lua", "begin.lua")
 APPEND: Final = LuaScript.load(_HERE, "live.lua", "append.lua")
 
-#: Sorted set: which streams are being written (live.lua), and the seconds of silence after which one is dead.
-LIVE: Final = "kagura:live_streams"
+#: Seconds of silence after which a stream that is being written (live.lua) is dead.
 LIVE_S: Final = 60.0
 
 #: Events that are read in one round trip.

@@ -6,7 +6,8 @@ import math
 import random
 from collections import Counter
 
-from kagura_tasks.connections import sync_client
+import redis
+
 from kagura_tasks.metrics.names import DAY, MINUTE, TOTAL, Histogram, Series
 from kagura_tasks.settings import RedisUrl
 
@@ -21,13 +22,13 @@ _WORK = (
 
 def an_hour_of_work(url: RedisUrl) -> None:
     """Write the counters of an hour, the same each time but for the time itself."""
-    client, dice = sync_client(url, 2.0), random.Random(7)
+    client, dice = redis.Redis.from_url(url), random.Random(7)
     now_s = client.time()[0]
-    for back in range(59, -1, -1):
+    for back in range(59, 0, -1):
         minute = now_s // 60 - back
         for series, rate, *tokens, usd in _WORK:
             wave = 1 + 0.45 * math.sin(back / 9 + rate) + dice.uniform(-0.12, 0.12)
-            calls = round(rate * wave * (now_s % 60 / 60 if back == 0 else 1))
+            calls = round(rate * wave)
             _add(client, minute, series, _counts(calls, tokens, usd, dice))
             _add(client, minute, series._replace(task="(none)"), _lookups(calls, dice))
 
@@ -55,9 +56,9 @@ def _lookups(calls: int, dice: random.Random) -> Counter[str]:
     return Counter(cache_misses=calls, cache_hits=round(calls * dice.uniform(0.5, 0.9)))
 
 
-def _add(client: object, minute: int, series: Series, counts: Counter[str]) -> None:
+def _add(client: redis.Redis, minute: int, series: Series, counts: Counter[str]) -> None:
     for key, ttl_s in ((TOTAL, 2_592_000), (f"{MINUTE}{minute}", 7_200), (f"{DAY}{minute // 1440}", 691_200)):
-        with client.pipeline(transaction=False) as pipe:  # type: ignore[attr-defined]
+        with client.pipeline(transaction=False) as pipe:
             for name, by in counts.items():
                 pipe.hincrby(key, f"{series} {name}", by)
             pipe.expire(key, ttl_s)

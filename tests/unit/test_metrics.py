@@ -80,8 +80,12 @@ async def test_a_counter_that_is_broken_keeps_no_answer_back(settings: Settings,
     """Somebody put a text where a number was: the answer is stored, and all else is counted."""
     tally = Tally("kagura.complete", outcome="done")
     await answered(tally, request())
-    client_of_redis.hset("kagura:metrics:total", "acme m kagura.complete calls", "many")
     assert store(client_of_redis, {"status": "FAILURE"}, tally.document()) == 1
+    (minute,) = client_of_redis.keys("kagura:metrics:minute:*")
+    client_of_redis.delete(minute)
+    client_of_redis.hset(minute, "acme m kagura.complete calls", "many")
+    client_of_redis.expire(minute, 60)
+    assert store(client_of_redis, {"status": "RETRY"}, tally.document()) == 1
     counts = total_of(settings)
     assert (counts["calls"], counts["done"], counts["prompt_tokens"]) == (0, 1, 10)
     client_of_redis.set("kagura:metrics:series", "no set", ex=60)
@@ -181,3 +185,22 @@ def test_the_dashboard_asks_for_metrics_that_are_there(settings: Settings):
     assert len(board["panels"]) == 11
     assert asked
     assert asked <= told
+
+
+async def test_a_minute_that_is_over_is_added_to_the_totals_once(settings: Settings, client_of_redis: redis.Redis):
+    """By the first step after it; nothing is missing, or there twice, before, while and after."""
+    tally = Tally("kagura.complete", outcome="done")
+    await answered(tally, request())
+    seen = []
+    for number in range(3):
+        COUNT_TASK.run(client_of_redis, ["no-mark", f"counted-{number}"], [tally.document()])  # type: ignore[arg-type]
+        client_of_redis.delete(f"counted-{number}")
+        seen.append(total_of(settings)["calls"])
+        if number == 0:  # an hour passes
+            minute = int(client_of_redis.get("kagura:metrics:open") or 0)
+            client_of_redis.rename(f"kagura:metrics:minute:{minute}", f"kagura:metrics:minute:{minute - 60}")
+            client_of_redis.set("kagura:metrics:open", minute - 60, ex=60)
+            assert total_of(settings)["calls"] == 1
+    assert seen == [1, 2, 3]
+    assert client_of_redis.hget("kagura:metrics:total", "acme m kagura.complete calls") == b"1"
+    assert sum(sum(counts["calls"] for counts in table.values()) for table in read_snapshot(settings).minutes) == 2

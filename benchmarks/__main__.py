@@ -10,7 +10,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from benchmarks import cached_hit, folder, in_flight, maps, routing, single_flight, soak, streaming, throughput, zipf
+from benchmarks import (
+    cached_hit,
+    folder,
+    in_flight,
+    limits,
+    maps,
+    routing,
+    single_flight,
+    soak,
+    streaming,
+    throughput,
+    zipf,
+)
 from benchmarks.harness import BenchmarkError, Stage, stage
 from benchmarks.options import Options
 from benchmarks.queues import first_get, round_trip
@@ -29,6 +41,7 @@ BENCHMARKS: Final[dict[str, Callable[[Options, Stage], Report]]] = {
     "map": maps.run,
     "folder": folder.run,
     "routing": routing.run,
+    "limits": limits.run,
     "soak": soak.run,
     "queue_throughput": queue_throughput.run,
     "queue_round_trip": round_trip.run,

@@ -3,9 +3,9 @@
 -- where it does not say), and the tokens that the call at hand needs. names.py says what is kept under its key.
 -- Keys are derived from it: kombu's transport knows no Redis Cluster, where that would not do.
 
--- A window is counted in so many slices. A slice counts until all of it is out of the window, and a hundredth of the window
--- longer: calls take their time to reach the provider, not all of them the same.
-local SLICES, LONGER = 240, 1.01
+-- A window is counted in so many slices. A slice counts until all of it is out of the window, and a little longer: calls take
+-- their time to reach the provider, not all of them the same.
+local SLICES, LONGER, LONGER_MS = 240, 0.01, 250
 
 -- Each class of priority stands behind the one before, whatever its place in it.
 local CLASS = 1000000
@@ -39,6 +39,10 @@ local function slice_ms(limit)
   return limit.window_ms / SLICES
 end
 
+local function counts_for_ms(limit)
+  return limit.window_ms + math.max(limit.window_ms * LONGER, LONGER_MS)
+end
+
 local function has_window(limit)
   return limit.requests or limit.tokens
 end
@@ -47,7 +51,7 @@ end
 local function slide(limit, now)
   if not has_window(limit) then return end
   local window, slices = limit.key .. ':window', limit.key .. ':slices'
-  local first = math.floor((now - limit.window_ms * LONGER) / slice_ms(limit))
+  local first = math.floor((now - counts_for_ms(limit)) / slice_ms(limit))
   for _, slice in ipairs(redis.call('ZRANGEBYSCORE', slices, '-inf', '(' .. exactly(first))) do
     local requests, tokens = unpack(redis.call('HMGET', window, 'r:' .. slice, 't:' .. slice))
     redis.call('HINCRBY', window, 'r', -(requests or 0))
@@ -77,7 +81,7 @@ end
 local function room_in_ms(limit, kind, allowed, used, wanted, now)
   if used + wanted <= allowed then return 0 end
   local windows = math.ceil(wanted / allowed) - 1
-  local rest, window_ms = wanted - windows * allowed, limit.window_ms * LONGER
+  local rest, window_ms = wanted - windows * allowed, counts_for_ms(limit)
   for _, slice in ipairs(redis.call('ZRANGE', limit.key .. ':slices', 0, -1)) do
     if used + rest <= allowed then break end
     used = used - tonumber(redis.call('HGET', limit.key .. ':window', kind .. ':' .. slice) or 0)

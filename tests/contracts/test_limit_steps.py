@@ -110,7 +110,7 @@ async def test_the_hint_is_when_there_is_room(scene: Scene):
     waiter = scene.call()
     stay = await scene.ask(waiter)
     assert isinstance(stay, Stay)
-    assert 0.7 < stay.look_s < 0.75
+    assert 0.95 < stay.look_s < 1.0
     scene.now_ms += stay.look_s * 1000
     assert await scene.ask(waiter) == Entered()
 

@@ -46,6 +46,8 @@ class Behaviour:
         stall_after: Send nothing more after this many pieces of a stream before /release, and keep the connection.
         error_after: Send `error` after this many pieces of a stream, and end it.
         error: An error as it comes in the middle of a stream.
+        most: So many requests in any `window_s` (s); further ones are refused with 429, and count as well.
+        window_s: See `most`.
         calls: Calls of tools, in OpenAI's form.
         fields: Merged into the completion (plain), replacing its own fields: usage, choices, ...
     """
@@ -66,6 +68,8 @@ class Behaviour:
     stall_after: int | None = None
     error_after: int | None = None
     error: dict[str, Any] = field(default_factory=dict)
+    most: int | None = None
+    window_s: float = 60.0
     calls: list[dict[str, Any]] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -106,6 +110,14 @@ class Provider:
         requests = {} if brief else {"requests": [asdict(one) for one in self.seen]}
         return {**requests, "count": len(self.seen), "in_flight": self.in_flight, "peak": self.peak}
 
+    def begun_since(self, moment: float) -> int:
+        later = 0
+        for one in reversed(self.seen):
+            if one.started_at <= moment:
+                break
+            later += 1
+        return later
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         text = await request.text()
         seen = Seen(json.loads(text), dict(request.headers), time.monotonic())
@@ -118,6 +130,8 @@ class Provider:
                 how = replace(how, text=str(seen.body["messages"][-1]["content"]))
             if how.held:
                 await self.released.wait()
+            if how.most is not None and self.begun_since(seen.started_at - how.window_s) > how.most:
+                how = replace(how, status=429)
             response = await _respond(request, seen.body, how, self.released)
             seen.status = response.status
             return response

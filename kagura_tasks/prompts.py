@@ -11,6 +11,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kagura_tasks.errors import PromptError, PromptTooLarge
+from kagura_tasks.schemas import is_unicode
 
 #: Operators that make much text out of little: the sandbox lets them through, so the template may not use them.
 _GROWING: Final = (nodes.Mul, nodes.Pow)
@@ -46,6 +47,8 @@ class PromptTemplate:
         """
         if len(source) > _MAX_TEMPLATE_CHARS:
             raise PromptError(f"the prompt of {where} has more than {_MAX_TEMPLATE_CHARS:,} characters")
+        if not is_unicode(source):
+            raise PromptError(f"the prompt of {where} holds half a character (a lone surrogate)")
         try:
             tree = _environment.parse(source)
             template = _environment.from_string(tree)

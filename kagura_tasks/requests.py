@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from kagura_tasks.cache.key import is_secret_name
 from kagura_tasks.errors import InvalidRequest, PromptTooLarge, SecretInRequest
-from kagura_tasks.schemas import CompletionRequest, Message, Priority, problems_of
+from kagura_tasks.schemas import CompletionRequest, Message, Priority, is_unicode, problems_of
 from kagura_tasks.settings import Settings
 
 #: A prompt: a text, which is one message of the user, or chat turns.
@@ -31,6 +32,8 @@ _NOT_YOURS: Final = {
 
 #: Options that are no parameter of a model's.
 _OURS: Final = frozenset({"model", "use_cache", "cache_ttl", "tags", "tenant", "priority", "timeout_s"})
+
+_HALF: Final = "a text of the request holds half a character (a lone surrogate)"
 
 
 def build_request(
@@ -111,13 +114,24 @@ def _check_size(request: CompletionRequest, limit_bytes: int) -> None:
     messages = request.messages
     if not any(message.content or message.model_extra for message in messages) or _is_blank(messages[-1]):
         raise InvalidRequest("the prompt is empty")
-    # Four bytes is a character's longest form: most requests need no exact count.
     texts = [message.content for message in messages if isinstance(message.content, str)]
+    if not all(map(is_unicode, texts)):
+        raise InvalidRequest(_HALF)
+    # Four bytes is a character's longest form: most requests need no exact count.
     if len(texts) == len(messages) and not request.params and sum(map(len, texts)) * 4 <= limit_bytes:
         return
-    size_bytes = len(request.model_dump_json(include={"messages", "params"}).encode())
+    size_bytes = _size_bytes(request)
     if size_bytes > limit_bytes:
         raise PromptTooLarge(size_bytes, limit_bytes)
+
+
+def _size_bytes(request: CompletionRequest) -> int:
+    try:
+        return len(request.model_dump_json(include={"messages", "params"}).encode())
+    except PydanticSerializationError as error:
+        if "surrogates" in str(error):
+            raise InvalidRequest(_HALF) from None
+        raise
 
 
 def _is_blank(message: Message) -> bool:

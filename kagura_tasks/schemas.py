@@ -43,6 +43,15 @@ class Wire(BaseModel):
             raise
 
 
+def is_unicode(text: str) -> bool:
+    """The text can be written down: it holds no half of a character."""
+    try:
+        _ = text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Message(BaseModel):
     """One chat turn, in OpenAI's form. Fields that only some providers know (`cache_control`, ...) travel along.
 

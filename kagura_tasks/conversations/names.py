@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kagura_tasks.errors import InvalidRequest
+from kagura_tasks.schemas import is_unicode
 
 #: Ids that are a part of a key as they are. All others are there as a hash, which no plain one looks like.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -44,12 +45,3 @@ class ConversationName:
             return f"kagura:conversation:{self.tenant}:{given}"
         digest = hashlib.sha256(given.encode()).hexdigest()
         return f"kagura:conversation:{self.tenant}:~{digest}"
-
-
-def is_unicode(text: str) -> bool:
-    """The text can be written down: it holds no half of a character."""
-    try:
-        _ = text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -8,9 +8,8 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import ConfigDict
 
-from kagura_tasks.conversations.names import is_unicode
 from kagura_tasks.errors import InvalidRequest, PromptTooLarge
-from kagura_tasks.schemas import Message, Wire
+from kagura_tasks.schemas import Message, Wire, is_unicode
 from kagura_tasks.tokens import estimated_tokens
 
 Role = Literal["user", "assistant", "system"]

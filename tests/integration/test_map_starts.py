@@ -64,6 +64,7 @@ def test_a_map_that_cannot_be_right_is_not_begun(
         (MapItem("a text", "two\nlines"), "custom_id"),
         (MapItem("a text", "x" * 513), "custom_id"),
         ("x" * 1_000_001, "KAGURA_TASKS_MAX_PROMPT_BYTES"),
+        ("half \ud83d", "half a character"),
         (42, "a text or a list"),
         (None, "a text or a list"),
     ],

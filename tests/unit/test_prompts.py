@@ -32,7 +32,7 @@ def test_names_that_are_known_are_the_only_ones():
         PromptTemplate.parse("{{ c }}{{ d }}{{ a }}", frozenset("ab"), "ask")
 
 
-@pytest.mark.parametrize("source", ["{{ a * 9 }}", "{{ a ** 9 }}", "{% if %}", "x" * 100_001])
+@pytest.mark.parametrize("source", ["{{ a * 9 }}", "{{ a ** 9 }}", "{% if %}", "x" * 100_001, "\ud83d"])
 def test_a_template_that_cannot_work_is_said_at_once(source: str):
     """Also where the names are not known."""
     with pytest.raises(PromptError, match="of rows"):

@@ -10,7 +10,9 @@ import pytest
 import redis
 
 from kagura_tasks.cli.flower import require_login
-from kagura_tasks.errors import ConfigurationError
+from kagura_tasks.connections import sync_client
+from kagura_tasks.embedded_redis import EmbeddedRedis
+from kagura_tasks.errors import ConfigurationError, RedisUnreachable
 from kagura_tasks.metrics.figures import Figures, by, quantile_s
 from kagura_tasks.metrics.names import BUCKETS_S, Histogram, Series
 from kagura_tasks.metrics.prometheus import exposition
@@ -204,3 +206,26 @@ async def test_a_minute_that_is_over_is_added_to_the_totals_once(settings: Setti
     assert seen == [1, 2, 3]
     assert client_of_redis.hget("kagura:metrics:total", "acme m kagura.complete calls") == b"1"
     assert sum(sum(counts["calls"] for counts in table.values()) for table in read_snapshot(settings).minutes) == 2
+
+
+async def test_counters_of_several_servers_are_added():
+    """Maps count beside the queues, tasks beside the results, look-ups in the cache; one page shows them all."""
+    with EmbeddedRedis() as broker, EmbeddedRedis() as results, EmbeddedRedis() as cache:
+        settings = Settings(broker_url=broker.url, result_url=results.url, cache_url=cache.url)
+        for number, server in enumerate((broker, results, cache), start=1):
+            tally = Tally("kagura.complete", outcome="done")
+            for _ in range(number):
+                await answered(tally, request())
+            COUNT_TASK.run(sync_client(server.url, 2.0), ["no-mark", "counted"], [tally.document()])
+        snapshot = read_snapshot(settings)
+        for table in (snapshot.total, snapshot.today, snapshot.last_hour):
+            assert by(table, "tenant")["acme"].counts["calls"] == 6
+
+
+def test_a_server_that_is_away_is_named():
+    """Whoever reads is told which one."""
+    with EmbeddedRedis() as server:
+        settings = Settings(redis_url=server.url)
+        server.kill()
+        with pytest.raises(RedisUnreachable):
+            read_snapshot(settings)

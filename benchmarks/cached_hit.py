@@ -15,7 +15,7 @@ from typing import Final
 import redis.asyncio
 from celery import Celery
 
-from benchmarks.contenders import client_on, plain_app, version_of
+from benchmarks.contenders import LITELLM_CACHE_PACKAGES, WITHOUT_LITELLM_CACHE, client_on, plain_app, version_of
 from benchmarks.harness import BenchmarkError, Stage, WorkerSpec
 from benchmarks.measure import Spread, percentile, ratios, rotated
 from benchmarks.options import Options
@@ -34,9 +34,6 @@ _ANSWER: Final = "It says, again and again, that somebody who never rests become
 #: A hit costs at most so many bare GETs, and is at least so many times as fast as Celery's round trip.
 _GOAL_GET: Final = 3.0
 _GOAL_CELERY: Final = 20.0
-
-#: What a hit in LiteLLM's Redis cache imports, and LiteLLM itself does not bring.
-_LITELLM_WANTS: Final = ("orjson", "soundfile", "numpy", "fastapi")
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _ways(made: Stage, samples: int) -> Iterator[list[Series]]:
 
 def _ways_of_litellm(made: Stage, stack: ExitStack, samples: int) -> list[Series]:
     """LiteLLM's own Redis cache, in a process of its own: its import would slow the others. None if it cannot hit."""
-    if absent := [name for name in _LITELLM_WANTS if version_of(name) is None]:
+    if absent := [name for name in LITELLM_CACHE_PACKAGES if version_of(name) is None]:
         print(f"left out, since not installed: {', '.join(absent)} (`make bench` installs them)", file=sys.stderr)
         return []
     program = stack.enter_context(made.program("benchmarks.litellm_cache"))
@@ -227,9 +224,7 @@ def _report(ways: list[Series], rounds: int, size: int) -> Report:
 
 def _notes_of_litellm(beside: list[Spread]) -> list[str]:
     if not beside:
-        return [
-            f"LiteLLM's own Redis cache is left out: its hits import {', '.join(_LITELLM_WANTS)}, not all installed."
-        ]
+        return [WITHOUT_LITELLM_CACHE]
     sync, awaited = (ratio.text(1) for ratio in beside)
     where = "LiteLLM's own Redis cache hits in the process that would call the model; here it has one of its own."
     return [f"{where} A hit takes {sync} x ours, and {awaited} x ours where it is awaited."]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
 
@@ -17,6 +17,13 @@ from kagura_tasks.connections import celery_url
 from kagura_tasks.queues import LLM
 
 PLAIN_TASK: Final = "plain.complete"
+
+#: What a hit in LiteLLM's own Redis cache imports, and LiteLLM itself does not bring.
+LITELLM_CACHE_PACKAGES: Final = ("orjson", "soundfile", "numpy", "fastapi")
+WITHOUT_LITELLM_CACHE: Final = (
+    f"LiteLLM's own Redis cache has no row here. Its hits import {', '.join(LITELLM_CACHE_PACKAGES)}, which LiteLLM"
+    " does not bring along; `make bench` installs them."
+)
 
 #: The setting that says which way our workers take to a provider, and what the tables call each way.
 _LANE_SETTING: Final = "KAGURA_TASKS_PROVIDER_LANE"
@@ -99,6 +106,15 @@ def plain(pool: str, concurrency: int, database: int, times: float = 1.0, packag
 
     spec = WorkerSpec("benchmarks.plain_llm", pool, concurrency, database)
     return Contender(f"plain Celery, {pool} c{concurrency}", spec, open_caller, times=times, packages=packages)
+
+
+def plain_with_cache(pool: str, concurrency: int, database: int) -> Contender:
+    """The same with LiteLLM's own Redis cache."""
+    stock = plain(pool, concurrency, database, packages=LITELLM_CACHE_PACKAGES)
+    worker = WorkerSpec(
+        "benchmarks.plain_llm", pool, concurrency, database, environment=(("BENCHMARKS_LITELLM_CACHE", "1"),)
+    )
+    return replace(stock, label="plain Celery, LiteLLM's Redis cache", worker=worker)
 
 
 def quick_pair() -> list[Contender]:

@@ -19,14 +19,14 @@ local function close_minute(minute)
   redis.call('EXPIRE', key, 7200)
 end
 
--- The hash of the minute that runs, and whether it is new. A clock that is set back opens no minute again.
+-- The hash of the minute that runs. A clock that is set back opens no minute again.
 local function open_minute()
   local minute = math.floor(redis.call('TIME')[1] / 60)
   local open = tonumber(redis.call('GET', metrics .. 'open') or 0)
-  if open >= minute then return metrics .. 'minute:' .. open, false end
+  if open >= minute then return metrics .. 'minute:' .. open end
   if open > 0 then pcall(close_minute, open) end
   redis.call('SET', metrics .. 'open', minute, 'EX', month_s)
-  return metrics .. 'minute:' .. minute, true
+  return metrics .. 'minute:' .. minute
 end
 
 -- The series to count under: the one that is asked for, as long as there are not too many of them.
@@ -44,13 +44,13 @@ local function known_series(tenant, model, task)
 end
 
 local function add_up_in_series(tenant, model, task, counts)
-  local minute, is_new = open_minute()
+  local minute = open_minute()
   local series = known_series(tenant, model, task) .. ' '
   for name, by in pairs(counts) do
     redis.pcall('HINCRBY', minute, series .. name, by)
   end
   -- Until it is closed it is part of the totals.
-  if is_new then redis.call('EXPIRE', minute, month_s) end
+  if redis.call('TTL', minute) < 0 then redis.call('EXPIRE', minute, month_s) end
 end
 
 -- Add to the counters of a series. `counts`: names, and by how much (as text: Lua's numbers lose digits).

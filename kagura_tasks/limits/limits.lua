@@ -5,7 +5,7 @@
 
 -- A window is counted in so many slices. A slice counts until all of it is out of the window, and a little longer: calls take
 -- their time to reach the provider, not all of them the same.
-local SLICES, LONGER, LONGER_MS = 240, 0.01, 250
+local SLICES, LONGER, LONGER_MS = 240, 0.02, 250
 
 -- Each class of priority stands behind the one before, whatever its place in it.
 local CLASS = 1000000

@@ -85,7 +85,7 @@ async def test_a_window_takes_what_it_allows(scene: Scene):
     assert isinstance(verdicts[3], Away)
     scene.after(60)
     assert not isinstance(await scene.ask(scene.call()), Entered)
-    scene.after(1)
+    scene.after(1.5)
     assert await scene.ask(scene.call()) == Entered()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -83,7 +84,7 @@ def settings_page() -> str:
 
 def _meanings() -> dict[str, str]:
     """What the class's docstring says of each field, in one line."""
-    found = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)$", Settings.__doc__ or "", re.MULTILINE)
+    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)$", getdoc(Settings) or "", re.MULTILINE)
     return {name: " ".join(meaning.split()) for name, meaning in found}
 
 

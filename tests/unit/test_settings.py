@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import getdoc
 from typing import Any
 
 import pytest
@@ -58,8 +59,8 @@ def test_each_setting_is_a_variable(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 def test_every_setting_is_documented():
     """The class's docstring names each field."""
-    documented = Settings.__doc__ or ""
-    assert [name for name in Settings.model_fields if f"        {name}: " not in documented] == []
+    documented = getdoc(Settings) or ""
+    assert [name for name in Settings.model_fields if f"\n    {name}: " not in documented] == []
 
 
 def test_an_argument_wins_over_the_variable(monkeypatch: pytest.MonkeyPatch):

@@ -186,6 +186,7 @@ local function keep_time(key, now)
       if place then
         redis.call('ZADD', key .. ':here', place, ticket)
         schedule(key, 'quiet:', ticket, now + CLAIM_MS)
+        touch(key, {'here', 'times'})
       end
     end
   end

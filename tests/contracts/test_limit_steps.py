@@ -294,6 +294,21 @@ async def test_what_is_spent_after_midnight_is_of_the_day_before(scene: Scene):
     assert await scene.ask(early) == Entered()
 
 
+async def test_who_is_due_again_leaves_nothing_for_ever(scene: Scene):
+    """Its place is made anew by whoever looks next, who gets one of their own."""
+    scene = _scene(scene, concurrency=1)
+    running, late = scene.call(), scene.call()
+    await scene.ask(running)
+    away = await scene.ask(late, stay_s=0)
+    assert isinstance(away, Away)
+    scene.now_ms += away.back_s * 1000
+    await scene.end(running)
+    await scene.ask(scene.call(), has_elsewhere=True)
+    client: Any = async_client(scene.url, 2.0)
+    assert await client.ttl(f"kagura:limit:{scene.pattern}:here") > 0
+    assert await client.ttl(f"kagura:limit:{scene.pattern}:times") > 0
+
+
 async def test_no_key_names_a_tenant_whose_data_is_not_in_it(scene: Scene):
     """A limit is the fleet's; a budget is its tenant's."""
     budget = Budget("someone", 1.0)

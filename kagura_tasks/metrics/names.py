@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 #: Hash of all counters, since they began to be counted, without the minute that is open.
 TOTAL: Final = "kagura:metrics:total"
 
+#: The number of the minute that is open.
+OPEN: Final = "kagura:metrics:open"
+
 #: Prefixes of the hashes of one minute (Unix time / 60) and one day (Unix time / 86,400, so UTC), which has no
 #: histograms.
 MINUTE: Final = "kagura:metrics:minute:"

@@ -12,7 +12,7 @@ from kombu.transport.redis import Channel
 from kagura_tasks.connections import redis_errors, sync_client
 from kagura_tasks.dead_letters import DeadLetters
 from kagura_tasks.lua import LuaScript
-from kagura_tasks.metrics.figures import DIMENSIONS, Table, all_of, by, merged
+from kagura_tasks.metrics.figures import DIMENSIONS, Figures, Table, all_of, by, merged
 from kagura_tasks.metrics.names import Series
 from kagura_tasks.queues import PRIORITY_STEPS, all_queues
 from kagura_tasks.settings import RedisUrl, Settings
@@ -69,9 +69,14 @@ class Snapshot:
         """The counters of the last hour."""
         return merged(self.minutes)
 
-    def per_second(self) -> tuple[float, float]:
-        """Calls and tokens a second, over the minute that runs and the one before."""
-        some = all_of(merged(self.minutes[-2:]))
+    @property
+    def lately(self) -> Table:
+        """The counters of the minute that runs and the one before."""
+        return merged(self.minutes[-2:])
+
+    def per_second(self, lately: Figures | None = None) -> tuple[float, float]:
+        """Calls and tokens a second, of all or of a part of what was done lately."""
+        some = lately or all_of(self.lately)
         seconds = 60 + self.at_s % 60
         return some.counts["calls"] / seconds, some.tokens / seconds
 

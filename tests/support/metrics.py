@@ -8,7 +8,7 @@ from collections import Counter
 
 import redis
 
-from kagura_tasks.metrics.names import DAY, MINUTE, TOTAL, Histogram, Series
+from kagura_tasks.metrics.names import DAY, MINUTE, OPEN, TOTAL, Histogram, Series
 from kagura_tasks.settings import RedisUrl
 
 #: Tenants, what they ask, calls a minute, tokens of a prompt and of an answer, cached ones among them, and USD a call.
@@ -24,13 +24,15 @@ def an_hour_of_work(url: RedisUrl) -> None:
     """Write the counters of an hour, the same each time but for the time itself."""
     client, dice = redis.Redis.from_url(url), random.Random(7)
     now_s = client.time()[0]
-    for back in range(59, 0, -1):
+    client.set(OPEN, now_s // 60, ex=2_592_000)
+    # The minute after this one as well: a picture may be taken then.
+    for back in range(59, -2, -1):
         minute = now_s // 60 - back
         for series, rate, *tokens, usd in _WORK:
             wave = 1 + 0.45 * math.sin(back / 9 + rate) + dice.uniform(-0.12, 0.12)
-            calls = round(rate * wave)
-            _add(client, minute, series, _counts(calls, tokens, usd, dice))
-            _add(client, minute, series._replace(task="(none)"), _lookups(calls, dice))
+            calls = round(rate * wave * (1 if back > 0 else 0.5))
+            _add(client, minute, series, _counts(calls, tokens, usd, dice), is_closed=back > 0)
+            _add(client, minute, series._replace(task="(none)"), _lookups(calls, dice), is_closed=back > 0)
 
 
 def _counts(calls: int, tokens: list[int], usd: float, dice: random.Random) -> Counter[str]:
@@ -56,8 +58,11 @@ def _lookups(calls: int, dice: random.Random) -> Counter[str]:
     return Counter(cache_misses=calls, cache_hits=round(calls * dice.uniform(0.5, 0.9)))
 
 
-def _add(client: redis.Redis, minute: int, series: Series, counts: Counter[str]) -> None:
-    for key, ttl_s in ((TOTAL, 2_592_000), (f"{MINUTE}{minute}", 7_200), (f"{DAY}{minute // 1440}", 691_200)):
+def _add(client: redis.Redis, minute: int, series: Series, counts: Counter[str], *, is_closed: bool) -> None:
+    places = [(f"{MINUTE}{minute}", 7_200)]
+    if is_closed:
+        places += [(TOTAL, 2_592_000), (f"{DAY}{minute // 1440}", 691_200)]
+    for key, ttl_s in places:
         with client.pipeline(transaction=False) as pipe:
             for name, by in counts.items():
                 pipe.hincrby(key, f"{series} {name}", by)

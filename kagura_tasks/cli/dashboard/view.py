@@ -27,11 +27,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Row:
-    """Today's figures of a model, a tenant or a task, and its waits in the last hour."""
+    """Today's figures of a model, a tenant or a task, its waits in the last hour, and calls and tokens a second now."""
 
     label: str
     today: Figures
     last_hour: Figures
+    per_second: tuple[float, float]
 
     @property
     def cells(self) -> list[tuple[str, str, float | None]]:
@@ -39,7 +40,10 @@ class Row:
         counts = self.today.counts
         first = self.last_hour.quantile_s(Histogram.FIRST_CHUNK, 0.95)
         wait = self.last_hour.quantile_s(Histogram.QUEUE_WAIT, 0.95)
+        calls_per_s, tokens_per_s = self.per_second
         return [
+            ("calls_per_s", short(calls_per_s), calls_per_s),
+            ("tokens_per_s", short(tokens_per_s), tokens_per_s),
             ("tasks", f"{self.today.tasks:,}", self.today.tasks),
             ("failed", f"{counts['failed']:,}", counts["failed"]),
             ("calls", f"{counts['calls']:,}", counts["calls"]),
@@ -58,7 +62,8 @@ class Row:
 
 #: The columns' headings, in the order of Row.cells.
 COLUMNS: Final = (
-    "Tasks", "Failed", "Calls", "Tokens", "Cost", "Cache", "Provider's cache", "First chunk p95", "Queue wait p95",
+    "Calls/s", "Tokens/s", "Tasks", "Failed", "Calls", "Tokens", "Cost",
+    "Cache", "Provider's cache", "First chunk p95", "Queue wait p95",
 )  # fmt: skip
 
 
@@ -128,11 +133,15 @@ def _unpriced(figures: Figures) -> str:
 
 def _rows(snapshot: Snapshot, dimension: Dimension) -> list[Row]:
     """Whoever did something today or in the last hour; the sum of all comes first."""
-    today, hour = by(snapshot.today, dimension), by(snapshot.last_hour, dimension)
+    today, hour, now = (by(table, dimension) for table in (snapshot.today, snapshot.last_hour, snapshot.lately))
     nothing = Figures({})
-    names = dict.fromkeys([*today, *hour])
-    rows = [Row(name, today.get(name, nothing), hour.get(name, nothing)) for name in names]
-    return [Row("All", all_of(snapshot.today), all_of(snapshot.last_hour)), *rows]
+
+    def row(name: str) -> Row:
+        per_second = snapshot.per_second(now.get(name, nothing))
+        return Row(name, today.get(name, nothing), hour.get(name, nothing), per_second)
+
+    all_together = Row("All", all_of(snapshot.today), all_of(snapshot.last_hour), snapshot.per_second())
+    return [all_together, *map(row, dict.fromkeys([*today, *hour]))]
 
 
 def _charts(snapshot: Snapshot) -> tuple[Chart, ...]:

@@ -189,6 +189,18 @@ def test_what_failed_is_tried_again_by_itself(ask: Callable[..., Done], out: Pat
     assert (nothing.returncode, "nothing to do" in nothing.stderr) == (0, True)
 
 
+def test_what_is_no_file_is_not_tried_again(ask: Callable[..., Done], out: Path, folder: Path, scene: MapScene):
+    """A folder that could not be read, and a path that leads out, stay as they are: they have failed still."""
+    other = out.with_name("earlier.jsonl")
+    failed = [{"path": path, "status": "failed"} for path in ("deep", "../secret", "no\0name", "a.md")]
+    other.write_text("".join(json.dumps(line) + "\n" for line in failed))
+    done = ask("--retry-failed", str(other), "--out", str(out))
+    assert done.returncode == 3, done.stderr
+    assert statuses(out) == {"deep": "failed", "../secret": "failed", "no\0name": "failed", "a.md": "ok"}
+    assert "1 answered (0 cached), 3 failed" in done.stderr
+    assert scene.stub.count() == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_goes_on(
     number: signal.Signals, folder: Path, out: Path, scene: MapScene, tmp_path: Path

@@ -42,8 +42,9 @@ class Lines:
         self._seen = SeenIds()
 
     def keep(self, lines: Iterator[Json]) -> None:
-        """Write lines of an earlier run: they are no news, and are not counted."""
+        """Write lines of an earlier run. What failed and cannot be tried again has failed still; no other is counted."""
         for line in lines:
+            self.counts["failed"] += line["status"] == "failed"
             if self._output is not None:
                 _ = self._output.write(str(line["path"]), line)
 
@@ -92,6 +93,8 @@ def failed_file(line: Json, folder: str) -> FileRef | None:
         return None
     named = Path(os.path.realpath(folder))
     root, path = named.parent if named.is_file() else named, str(line["path"])
+    if _is_folder(root / path):
+        return None
     try:
         return FileRef(root=str(root), path=path, size_bytes=_size_bytes(root / path))
     except ValidationError:  # such as a path that leads out of the folder: no other try makes it right
@@ -101,6 +104,13 @@ def failed_file(line: Json, folder: str) -> FileRef | None:
 def _in_one_line(text: str) -> str:
     """A file's name may hold anything."""
     return printable(text).replace("\n", " ")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # ValueError: a zero in its name
+        return False
 
 
 def _size_bytes(file: Path) -> int:

@@ -54,8 +54,8 @@ local function slide(limit, now)
   local first = math.floor((now - counts_for_ms(limit)) / slice_ms(limit))
   for _, slice in ipairs(redis.call('ZRANGEBYSCORE', slices, '-inf', '(' .. exactly(first))) do
     local requests, tokens = unpack(redis.call('HMGET', window, 'r:' .. slice, 't:' .. slice))
-    redis.call('HINCRBY', window, 'r', -(requests or 0))
-    redis.call('HINCRBY', window, 't', -(tokens or 0))
+    redis.call('HINCRBY', window, 'r', 0 - (requests or 0))
+    redis.call('HINCRBY', window, 't', 0 - (tokens or 0))
     redis.call('HDEL', window, 'r:' .. slice, 't:' .. slice)
     redis.call('ZREM', slices, slice)
   end
@@ -241,7 +241,7 @@ local function give_back(day, id)
   if not set_aside then return false end
   redis.call('HDEL', day .. ':held', id)
   redis.call('ZREM', day .. ':leases', id)
-  redis.call('HINCRBY', day, 'reserved', '-' .. set_aside)
+  redis.call('HINCRBY', day, 'reserved', exactly(0 - set_aside))
   return true
 end
 

@@ -90,6 +90,7 @@ for number, budget in ipairs(ask.budgets) do
   redis.call('ZADD', day .. ':leases', exactly(now + ask.lease_ms), ask.id)
   redis.call('HSET', day, 'allowed', exactly(budget.allowed))
   redis.call('ZADD', ask.index, now, day)
+  redis.call('EXPIRE', ask.index, TTL_S)
   for _, key in ipairs({day, day .. ':held', day .. ':leases'}) do redis.call('EXPIRE', key, TTL_S * 3) end
 end
 return {'in'}

@@ -42,7 +42,7 @@ class Lines:
         self._seen = SeenIds()
 
     def keep(self, lines: Iterator[Json]) -> None:
-        """Write lines of an earlier run. What failed and cannot be tried again has failed still; no other is counted."""
+        """Write lines of an earlier run. What failed and cannot be tried again has failed still. No other counts."""
         for line in lines:
             self.counts["failed"] += line["status"] == "failed"
             if self._output is not None:

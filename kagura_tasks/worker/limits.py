@@ -204,9 +204,14 @@ class RedisLimits:
             reserve = partial(self._store.reserve, ask, stay_s=stay_s, may_leave=may_leave, has_elsewhere=has_elsewhere)
             return await patiently(reserve)
 
-        verdict = await look()
-        if isinstance(verdict, Stay):
-            verdict = await self._waited(ask, verdict, look)
+        try:
+            verdict = await look()
+            if isinstance(verdict, Stay):
+                verdict = await self._waited(ask, verdict, look)
+        except BaseException:
+            with suppress(*CANNOT_WRITE_NOW):
+                await self._store.leave(ask)
+            raise
         match verdict:
             case Away(back_s):
                 raise NotYet(back_s)
@@ -221,17 +226,12 @@ class RedisLimits:
     async def _waited(self, ask: Ask, verdict: Verdict, look: Callable[[], Awaitable[Verdict]]) -> Verdict:
         """What is said after a short wait. A place that others give back is announced."""
         hub = subscriptions(self._settings.broker, self._settings.redis_timeout_s)
-        try:
-            async with hub.listen(TURNS + ask.ticket) as turn:
-                while isinstance(verdict, Stay):
-                    with suppress(TimeoutError):
-                        await turn.next(verdict.look_s)
-                    verdict = await look()
-            return verdict
-        except BaseException:
-            with suppress(*CANNOT_WRITE_NOW):
-                await self._store.leave(ask)
-            raise
+        async with hub.listen(TURNS + ask.ticket) as turn:
+            while isinstance(verdict, Stay):
+                with suppress(TimeoutError):
+                    await turn.next(verdict.look_s)
+                verdict = await look()
+        return verdict
 
     async def _renew(self, ask: Ask) -> bool:
         with suppress(*CANNOT_WRITE_NOW):

@@ -6,12 +6,18 @@
 local ask = cjson.decode(ARGV[1])
 local now = now_ms(ask.now)
 
+-- It is refused, or goes elsewhere: nobody needs to wait behind it.
+local function leave_all()
+  for number = 1, #ask.limits do leave(KEYS[number], ask.ticket) end
+end
+
 for number, budget in ipairs(ask.budgets) do
   local day = day_of(KEYS[#ask.limits + number], now, 0)
   forget_dead_reservations(day, now)
   local spent, reserved = unpack(redis.call('HMGET', day, 'spent', 'reserved'))
   spent, reserved = tonumber(spent or 0), tonumber(reserved or 0)
   if spent + reserved + budget.need > budget.allowed then
+    leave_all()
     return {'broke', number, exactly(spent), exactly(reserved)}
   end
 end
@@ -58,7 +64,10 @@ end
 redis.call('EXPIRE', ask.index, TTL_S)
 for number, limit in ipairs(ask.limits) do
   local closed, is_probe = closed_ms(limit, ask, now)
-  if closed > 0 and ask.has_elsewhere then return {'closed', math.ceil(closed)} end
+  if closed > 0 and ask.has_elsewhere then
+    leave_all()
+    return {'closed', math.ceil(closed)}
+  end
   local place, is_in_line = next_place(limit, ask)
   if closed > 0 or wait_ms(limit, ':here', ahead_of(limit, place), now) > 0 then
     return wait_for(limit, place, is_in_line, closed)

@@ -270,6 +270,20 @@ async def test_a_budget_holds_to_the_cent(scene: Scene):
     assert await scene.ask(calls[21]) == Broke(budget[0], 0.01, 0.19)
 
 
+async def test_who_is_refused_while_it_waits_leaves_the_line(scene: Scene):
+    """The money was spent meanwhile, or the provider closed, and there is another: nobody waits behind it."""
+    scene = _scene(scene, concurrency=1)
+    budget = Budget(f"t-{uuid4().hex[:8]}", 0.02, 0.01)
+    running = scene.call(budgets=[budget])
+    waiter = scene.call(budgets=[budget])
+    await scene.ask(running)
+    assert isinstance(await scene.ask(waiter), Stay)
+    await scene.end(running, Ended("answered", usd=0.02))
+    assert isinstance(await scene.ask(waiter), Broke)
+    (standing,) = [one for one in await scene.store.standings() if one.name == scene.pattern]
+    assert standing.fields["waiting"] == 0
+
+
 async def test_a_dead_workers_money_comes_back(scene: Scene):
     """When its lease ends; and each day has a budget of its own."""
     budget = [Budget(f"t-{uuid4().hex[:8]}", 0.01, 0.01)]

@@ -30,24 +30,25 @@ RENEWS = bool(os.environ.get("KAGURA_TEST_SCREENSHOTS"))
 
 
 @pytest.fixture(scope="module")
-def server(stub_server: StubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """A Redis with an hour of work behind it, and a worker that goes on."""
+def server() -> Iterator[EmbeddedRedis]:
+    """A Redis with an hour of work behind it."""
     with EmbeddedRedis() as server:
         an_hour_of_work(server.url)
-        fleet = Fleet(server.url, stub_server.base_url, tmp_path_factory.mktemp("page"))
-        try:
-            fleet(1, WorkerOptions(concurrency=8, arguments=("-E",)))
-            yield server
-        finally:
-            fleet.stop()
+        yield server
 
 
 @pytest.fixture(scope="module")
-def flower(server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowerProcess]:
-    flower = FlowerProcess(server.url, tmp_path_factory.mktemp("flower") / "flower.log")
+def flower(
+    server: EmbeddedRedis, stub_server: StubServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FlowerProcess]:
+    """Flower, and a worker that goes on. They start side by side."""
+    folder = tmp_path_factory.mktemp("page")
+    fleet, flower = Fleet(server.url, stub_server.base_url, folder), FlowerProcess(server.url, folder / "flower.log")
     try:
+        fleet(1, WorkerOptions(concurrency=8, arguments=("-E",)))
         yield flower.ready()
     finally:
+        fleet.stop()
         flower.stop()
 
 

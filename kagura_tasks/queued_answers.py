@@ -70,14 +70,17 @@ class QueuedAnswer:
 
     def cancel(self) -> None:
         """See AnswerSource. The record keeps any worker from starting it; broadcasts tell those that run or hold it."""
-        with redis_errors(self._settings.results):
-            cancelled = task_store.cancel(self._settings, self._task_id)
-        if cancelled:
+        if self.forgo():
             try:
                 self._app.control.revoke(self._task_id)
             except (OperationalError, RedisError):
                 # The record alone keeps it from being started: the broadcast only spares the workers a look.
                 return
+
+    def forgo(self) -> bool:
+        """Record it as cancelled, unless it has an outcome; whether it was. Enough for a task that was not sent yet."""
+        with redis_errors(self._settings.results):
+            return task_store.cancel(self._settings, self._task_id)
 
     async def _wait(self, loss: LossWatch) -> TaskRecord:
         """Subscribe, look, and then look whenever something is announced."""

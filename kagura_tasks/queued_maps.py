@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from celery import Celery
+from celery import Celery, states
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from kagura_tasks import signatures, task_store
@@ -88,10 +88,17 @@ class QueueMaps:
         """Items whose messages are gone (a queue was purged, say) are sent again."""
         flying = await store.in_flight()
         is_reduced = await store.has_sent_reduction()
+        if not is_reduced:
+            await self._want_reduction(store.name)
         known = await ids_of_all_tasks(self._settings) if flying or is_reduced else frozenset[str]()
         lost = [index for index in flying if store.name.task_id(index) not in known]
         is_gone = is_reduced and store.name.reduce_id not in known and not await self._is_reduced(store.name)
         return await store.resume(changes, lost, reduction_lost=is_gone)
+
+    async def _want_reduction(self, name: MapName) -> None:
+        """Whoever cancelled the map has cancelled what was to become of it: that is wanted again."""
+        if (await task_store.find(self._settings, name.reduce_id)).state == states.REVOKED:
+            await task_store.forget(self._settings, name.reduce_id)
 
     async def _is_reduced(self, name: MapName) -> bool:
         return (await task_store.find(self._settings, name.reduce_id)).is_finished

@@ -110,6 +110,11 @@ class RecordedMap:
                 while (heard := await news.next()) and not heard & _OF_THE_WHOLE:
                     pass
 
+    async def has_sent_reduction(self) -> bool:
+        """The task that reduces the answers was sent."""
+        with redis_errors(self._settings.broker):
+            return await self._store.has_sent_reduction()
+
     async def _follow(self, read: Callable[[int], Awaitable[Page]], cursor: int) -> AsyncGenerator[list[MapOutcome]]:
         """Subscribe, read what is there, and then read whenever an end is announced."""
         async with self._news() as news:
@@ -224,9 +229,12 @@ class ReducedAnswer:
         return self._reduced.status()
 
     def cancel(self) -> None:
-        """See AnswerSource."""
+        """See AnswerSource. Of a map that goes on later, the reduction is sent: no worker may refuse it then."""
         WAITING.run(self._parts.cancel())
-        self._reduced.cancel()
+        if WAITING.run(self._parts.has_sent_reduction()):
+            self._reduced.cancel()
+        else:
+            _ = self._reduced.forgo()
 
 
 def _outcome(stored: StoredOutcome) -> MapOutcome:

@@ -112,6 +112,20 @@ def test_cancelling_ends_the_map_and_its_reduction(maps: MapScene):
     assert maps.stub.count() == 1
 
 
+def test_a_map_that_was_cancelled_is_reduced_when_it_goes_on(maps: MapScene):
+    """Its reduction was cancelled with it, before it was sent: it is no less wanted than the items."""
+    maps.stub.script(when="held", echoes=True, held=True)
+    result = maps.client.map_reduce(maps.prompts(3, held=[0]), map="{{ item }}", reduce="All: {{ parts | join(' ') }}")
+    maps.until_called(3)
+    result.cancel()
+    with pytest.raises(TaskCancelled):
+        result.get(timeout_s=60)
+    maps.until_nothing_flies(result.parts)
+    maps.stub.script(echoes=True)
+    maps.client.resume_map(result.parts.id)
+    assert result.get(timeout_s=60).text == "All: item 0 held item 1 item 2"
+
+
 def test_the_same_id_is_the_same_answer(maps: MapScene):
     """Asked for again, it is there: no item and no reduction is paid for twice."""
     first = maps.client.map_reduce(["a", "b"], map="About {{ item }}.", reduce=TOGETHER, id="again")

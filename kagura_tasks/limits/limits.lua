@@ -10,8 +10,9 @@ local SLICES, LONGER, LONGER_MS = 240, 0.02, 250
 -- Each class of priority stands behind the one before, whatever its place in it.
 local CLASS = 1000000
 
--- A waiter that is silent for so long is gone; one that comes back late keeps its claim for a second, and its place longer.
-local SILENT_MS, CLAIM_MS, PLACE_MS = 3000, 1000, 60000
+-- A waiter that is silent for so long is gone. One that comes back late keeps its claim for a moment, and its place for longer:
+-- it may wait for a slot behind those that would then wait for it.
+local SILENT_MS, CLAIM_MS, PLACE_MS = 3000, 300, 60000
 
 -- Whoever waits in the queue comes back so long before its turn, and not later than after the longest time.
 local EARLY_MS, SHORTEST_MS, LONGEST_MS = 500, 500, 30000

@@ -20,6 +20,7 @@ from kagura_tasks.providers.event_stream import EventStream, EventTooLarge
 from kagura_tasks.providers.plain import Route, body_of, headers_of
 from kagura_tasks.providers.prices import PriceList
 from kagura_tasks.providers.provider import HandOver
+from kagura_tasks.providers.transient import NO_CONNECTION, TOO_LATE
 from kagura_tasks.providers.written import Written
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
@@ -86,9 +87,9 @@ class DirectLane:
             async with asyncio.timeout(timeout_s):
                 reply = await _ask(route, headers, body, request.model)
         except TimeoutError:
-            raise ProviderTimeout(wire.TOO_LATE, request.model) from None
+            raise ProviderTimeout(TOO_LATE, request.model) from None
         except (aiohttp.ClientError, OSError):
-            raise ProviderUnavailable(wire.NO_CONNECTION, request.model) from None
+            raise ProviderUnavailable(NO_CONNECTION, request.model) from None
         if not 200 <= reply.status < 300:
             raise _refusal(reply, request)
         return self._read(reply, route, request)
@@ -108,7 +109,7 @@ class DirectLane:
             if not silence.deadline.expired():
                 raise  # the receiver's own
             if written.finish_reason is None:
-                raise ProviderTimeout(wire.TOO_LATE, request.model) from None
+                raise ProviderTimeout(TOO_LATE, request.model) from None
             reply = None
         if reply is None:
             return await self._finished(reader, written, route, request)
@@ -197,7 +198,7 @@ async def _connected(exchange: Awaitable[T], model: str) -> T:
     try:
         return await exchange
     except (aiohttp.ClientError, OSError):
-        raise ProviderUnavailable(wire.NO_CONNECTION, model) from None
+        raise ProviderUnavailable(NO_CONNECTION, model) from None
 
 
 async def _read_events(content: aiohttp.StreamReader, reader: ChunkReader, silence: _Silence) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from kagura_tasks.errors import ProviderError, ProviderTimeout, ProviderUnavailable
 from kagura_tasks.providers import wire
+from kagura_tasks.providers.transient import TOO_LATE
 from kagura_tasks.providers.written import Written
 from kagura_tasks.schemas import CompletionRequest, Json
 
@@ -159,7 +160,7 @@ def error_in_stream(error: BaseException | None, request: CompletionRequest) -> 
     """
     while error is not None:
         if isinstance(error, TimeoutError) or type(error).__name__.endswith("Timeout"):
-            return ProviderTimeout(wire.TOO_LATE, request.model)
+            return ProviderTimeout(TOO_LATE, request.model)
         if (said := getattr(error, "body", None)) and not getattr(error, "status_code", None):
             return wire.error_within(said, request)
         error = error.__context__

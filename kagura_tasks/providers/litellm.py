@@ -31,9 +31,7 @@ from kagura_tasks.errors import (
     ProviderError,
     ProviderTimeout,
     ProviderUnavailable,
-    RateLimited,
     RequestRefused,
-    TransientError,
     UnknownModel,
 )
 from kagura_tasks.providers import addresses, compatible, wire
@@ -44,6 +42,7 @@ from kagura_tasks.providers.foreign_stream import STREAMED, ForeignStream, error
 from kagura_tasks.providers.plain import Route
 from kagura_tasks.providers.prices import Billed
 from kagura_tasks.providers.provider import HandOver
+from kagura_tasks.providers.transient import TOO_LATE, by_litellm, by_status
 from kagura_tasks.providers.written import Written
 from kagura_tasks.schemas import Completion, CompletionRequest, Json, Usage
 
@@ -66,14 +65,6 @@ _PERMANENT: Final[list[tuple[type[Exception], type[PermanentError], str]]] = [
     (foreign.UnsupportedParamsError, RequestRefused, "the model does not take a parameter of the request"),
     (foreign.BadRequestError, RequestRefused, wire.REFUSED),
     (foreign.UnprocessableEntityError, RequestRefused, wire.REFUSED),
-]
-_TRANSIENT: Final[list[tuple[type[Exception], type[TransientError], str]]] = [
-    (foreign.RateLimitError, RateLimited, wire.TOO_MANY),
-    (foreign.Timeout, ProviderTimeout, wire.TOO_LATE),
-    (foreign.APIConnectionError, ProviderUnavailable, wire.NO_CONNECTION),
-    (foreign.InternalServerError, ProviderUnavailable, "the provider failed, or the connection to it"),
-    (foreign.ServiceUnavailableError, ProviderUnavailable, wire.AWAY),
-    (foreign.BadGatewayError, ProviderUnavailable, wire.AWAY),
 ]
 
 
@@ -282,7 +273,7 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
     if isinstance(error, foreign.MidStreamFallbackError) and error.original_exception:
         return error_in_stream(error.original_exception, request) or translate(error.original_exception, request)
     if isinstance(error, TimeoutError):
-        return ProviderTimeout(wire.TOO_LATE, model)
+        return ProviderTimeout(TOO_LATE, model)
     if _is_unknown_to_litellm(error):
         return UnknownModel("LiteLLM does not know this model's provider", model)
     missing = missing_keys(model)
@@ -290,7 +281,7 @@ def translate(error: Exception, request: CompletionRequest) -> ProviderError:
         return AuthenticationFailed(f"this worker has no key: set {' or '.join(missing)} in its environment", model)
     if status in (401, 403):
         return AuthenticationFailed(wire.BAD_KEY, model, status)
-    permanent = None if wire.is_transient(status) else _permanent(error, request, status)
+    permanent = None if by_status(status) else _permanent(error, request, status)
     return permanent or _transient(error, request, status)
 
 
@@ -306,13 +297,12 @@ def _permanent(error: Exception, request: CompletionRequest, status: int) -> Pro
 
 def _transient(error: Exception, request: CompletionRequest, status: int) -> ProviderError:
     model = request.model
-    for theirs, ours, text in _TRANSIENT:
-        if isinstance(error, theirs):
-            return ours(text, model, status if _has_status(error) else 0, retry_after_s(error))
-    if 400 <= status < 500 and status not in (408, 409, 425, 429):
-        return RequestRefused(wire.REFUSED + details(error, request), model, status)
+    if (named := by_litellm(error)) is not None:
+        return named.error(named.text, model, status if _has_status(error) else 0, retry_after_s(error))
+    if (known := by_status(status)) is not None:
+        return known.error(known.text, model, status, retry_after_s(error))
     if status:
-        return wire.transient_error(status, model, retry_after_s(error))
+        return RequestRefused(wire.REFUSED + details(error, request), model, status)
     return RequestRefused(f"LiteLLM cannot make this call ({type(error).__name__}){details(error, request)}", model)
 
 

@@ -85,10 +85,10 @@ def _usage(prompt: int, completion: int, *, cached: int = 0) -> Json:
 
 
 def _told_as_cached(used: Json) -> int:
-    """The same, of a usage that LiteLLM prices. What is no such number counts as none."""
+    """The same, of a usage that LiteLLM prices, as it reads it: other words win. What is no such number is none."""
     details = used.get("prompt_tokens_details")
-    told = details.get("cached_tokens") if isinstance(details, dict) else None
-    return told if isinstance(told, int) and told >= 0 else 0
+    told = [used.get(name) for name in _CACHED] + [details.get("cached_tokens") if isinstance(details, dict) else None]
+    return next((one for one in told if isinstance(one, int) and one > 0), 0)
 
 
 def _cached_tokens(used: Json) -> int | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 
 from kagura_tasks.errors import (
@@ -15,13 +16,12 @@ from kagura_tasks.errors import (
     ContextTooLong,
     PermanentError,
     ProviderError,
-    ProviderTimeout,
     ProviderUnavailable,
     RateLimited,
     RequestRefused,
-    TransientError,
     UnknownModel,
 )
+from kagura_tasks.providers.transient import TOO_MANY, by_status
 from kagura_tasks.schemas import CompletionRequest
 
 TOO_LONG: Final = "prompt and answer do not fit the context window"
@@ -29,10 +29,6 @@ FILTERED: Final = "the provider's safety filter refused the prompt"
 UNKNOWN: Final = "the provider does not know this model"
 REFUSED: Final = "the provider refused the request"
 BAD_KEY: Final = "the provider refused the worker's key"
-TOO_LATE: Final = "the provider did not answer in time"
-TOO_MANY: Final = "the provider's rate limit is reached"
-AWAY: Final = "the provider is not available"
-NO_CONNECTION: Final = "the connection to the provider failed"
 NO_CHOICES: Final = "the provider's answer has no choices"
 CUT: Final = "the provider's stream ended before the answer did"
 UNREADABLE: Final = "a part of the provider's stream cannot be read"
@@ -64,16 +60,11 @@ _PHRASES: Final[list[tuple[str, type[PermanentError], str]]] = [
     ("request was rejected as a result of the safety system", ContentRefused, FILTERED),
 ]
 
+#: Whoever asks for a longer pause would close a provider for good.
+_LONGEST_WAIT_S: Final = 86_400.0
+
 #: Some gateways say so with status 400.
 _RATE_LIMIT: Final = re.compile(rb"rate[\s_-]*limit", re.IGNORECASE)
-
-_TRANSIENT: Final[dict[int, tuple[type[TransientError], str]]] = {
-    408: (ProviderTimeout, TOO_LATE),
-    409: (ProviderUnavailable, AWAY),
-    425: (ProviderUnavailable, AWAY),
-    429: (RateLimited, TOO_MANY),
-    504: (ProviderTimeout, TOO_LATE),
-}
 
 
 @dataclass(frozen=True)
@@ -98,8 +89,8 @@ def error_of(reply: Reply, request: CompletionRequest) -> ProviderError:
     code = code_word(said.get("code"))
     if status in (401, 403):
         return AuthenticationFailed(BAD_KEY, model, status)
-    if is_transient(status):
-        return transient_error(status, model, retry_after_s(reply.headers))
+    if (transient := by_status(status)) is not None:
+        return transient.error(transient.text, model, status, retry_after_s(reply.headers))
     if code not in CODES and _RATE_LIMIT.search(reply.body):
         return RateLimited(TOO_MANY, model, status, retry_after_s(reply.headers))
     is_unknown = status == 404 and said.get("type") != "invalid_request_error"
@@ -130,17 +121,6 @@ def _status_within(said: object) -> int:
 
 def _without_status(error: ProviderError) -> ProviderError:
     return type(error)(error.message, error.model)
-
-
-def transient_error(status: int, model: str, wait_s: float) -> TransientError:
-    """The error that this status is."""
-    error, text = _TRANSIENT.get(status, (ProviderUnavailable, AWAY))
-    return error(text, model, status, wait_s)
-
-
-def is_transient(status: int) -> bool:
-    """The request may be answered another time, whatever the words beside this status."""
-    return status in _TRANSIENT or status >= 500
 
 
 def _complaint(body: object) -> dict[str, Any]:
@@ -177,10 +157,18 @@ def code_word(value: object) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that the provider asks to wait; 0 where it does not say."""
+    """Seconds that the provider asks to wait, a day at most; 0 where it does not say."""
     lower = {name.lower(): value for name, value in headers.items()}
+    return min(max(0.0, _asked_s(lower)), _LONGEST_WAIT_S)
+
+
+def _asked_s(headers: Mapping[str, str]) -> float:
     with suppress(KeyError, ValueError):
-        return max(0.0, float(lower["retry-after-ms"]) / 1000)
+        return float(headers["retry-after-ms"]) / 1000
     with suppress(KeyError, ValueError):
-        return max(0.0, float(lower["retry-after"]))
+        return float(headers["retry-after"])
+    # RFC 9110 knows a date as well. It is by the provider's clock, which need not be ours.
+    with suppress(KeyError, ValueError, TypeError):
+        then, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
+        return (then - now).total_seconds()
     return 0.0

@@ -162,13 +162,17 @@ def test_a_refusal_names_the_parameter(lane: Lane, stub: StubServer):
     [
         ({"Retry-After": "2.5"}, 2.5),
         ({"retry-after-ms": "1500", "Retry-After": "9"}, 1.5),
-        ({"Retry-After": "Wed, 21 Oct 2037 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "Wed, 21 Oct 2037 07:28:00 GMT", "Date": "Wed, 21 Oct 2037 07:27:53 GMT"}, 7.0),
+        ({"Retry-After": "Wed, 21 Oct 1998 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"Retry-After": "nan"}, 0.0),
+        ({"Retry-After": "1e999"}, 86_400.0),
         ({}, 0.0),
     ],
     ids=str,
 )
 def test_the_wait_is_the_providers(lane: Lane, stub: StubServer, headers: dict[str, str], wait_s: float):
-    """In seconds or in milliseconds; a date is none."""
+    """In seconds, in milliseconds, or until a date by the provider's clock."""
     stub.script(status=429, headers=headers)
     with pytest.raises(errors.RateLimited) as caught:
         lane.ask()

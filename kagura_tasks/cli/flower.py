@@ -37,11 +37,18 @@ def flower(
     require_login(address, os.environ, context.args)
     from kagura_tasks.cli.dashboard.program import main
 
-    main([f"--address={address}", f"--port={port}", *context.args])
+    try:
+        main([f"--address={address}", f"--port={port}", *context.args])
+    except OSError as error:
+        raise ConfigurationError(f"Flower cannot listen on {address}:{port} ({error.strerror})") from None
 
 
 def require_login(address: str, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
     """Raise ConfigurationError where Flower would be open to anybody who reaches this address, or its login is none."""
+    if any(map(_is_address, arguments)):
+        raise ConfigurationError(
+            "Flower's address is said twice: give --address alone, in front of Flower's own options"
+        )
     login = environment.get(_BASIC, "")
     if login and not all(":" in one.strip(":") for one in login.split(",")):
         raise ConfigurationError(f"{_BASIC} has to be name:password")
@@ -64,5 +71,15 @@ def is_loopback(address: str) -> bool:
 
 
 def _is_login(argument: str) -> bool:
+    name, value = _option(argument)
+    return name in _LOGINS and bool(value)
+
+
+def _is_address(argument: str) -> bool:
+    return argument.startswith("-") and _option(argument)[0] in ("address", "unix_socket")
+
+
+def _option(argument: str) -> tuple[str, str]:
+    """Its name and value, as Flower reads them: with one dash as with two."""
     name, _, value = argument.lstrip("-").partition("=")
-    return name.replace("-", "_") in _LOGINS and bool(value)
+    return name.replace("-", "_"), value

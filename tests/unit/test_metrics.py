@@ -151,6 +151,8 @@ def test_prometheus_gets_cumulative_buckets_and_escaped_names():
         ("127.0.0.1", {"FLOWER_BASIC_AUTH": "no-colon"}, [], "name:password"),
         ("::", {"FLOWER_BASIC_AUTH": "a:b", "FLOWER_UNAUTHENTICATED_API": "1"}, [], "FLOWER_UNAUTHENTICATED_API"),
         ("0.0.0.0", {}, ["--basic-auth="], "FLOWER_BASIC_AUTH"),
+        ("127.0.0.1", {}, ["--address=0.0.0.0"], "said twice"),
+        ("127.0.0.1", {}, ["-address", "0.0.0.0"], "said twice"),
     ],
 )
 def test_flower_is_open_to_nobody(address: str, environment: dict[str, str], arguments: list[str], named: str):

@@ -1,4 +1,4 @@
-"""Writes the reference of the settings: `python docs/generate.py`. tests/unit/test_docs.py compares."""
+"""Writes the reference of the settings: `python docs/generate.py`. tests/integration/test_docs.py compares."""
 
 from __future__ import annotations
 

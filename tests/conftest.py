@@ -27,9 +27,18 @@ from tests.support.workers import NOT_INHERITED, Fleet, Worker, WorkerOptions
 #: The session's workers have databases that nobody flushes; the other one is flushed before each test.
 _WORKERS_DATABASE, _TESTS_DATABASE, _FLEETS_DATABASE = 0, 1, 2
 
+#: The folders of tests, by how long one of their files takes.
+_QUICKER_AND_QUICKER = ("chaos", "e2e", "integration", "contracts", "fundamentals", "unit")
+
 # No deadline: a machine that others use, too, says nothing about the code. No database: a run leaves no files.
 hypothesis.settings.register_profile("kagura", deadline=None, database=None)
 hypothesis.settings.load_profile("kagura")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, whatever the random order: else one process is left with it at the end."""
+    items.sort(key=lambda item: _QUICKER_AND_QUICKER.index(item.path.parent.name))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -33,21 +33,20 @@ def allowed(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("pool", ["threads", "asyncio"])
-def test_every_file_survives_the_death_of_all_workers(scene: Scene, folder: Path, pool: str):
+def test_every_file_survives_the_death_of_all_workers(scene: Scene, folder: Path):
     """Those that load, and those that ask, are killed in the middle; others go on where they were."""
     scene.stub.script(echoes=True, delay_s=0.05)
     client = LLMClient(scene.settings.override(file_roots=str(folder)))
     killed = [
-        *scene.workers(1, pool, queues="files", environment=allowed(folder)),
-        *scene.workers(1, pool, queues="llm.batch"),
+        *scene.workers(1, "asyncio", queues="files", environment=allowed(folder)),
+        *scene.workers(1, "threads", queues="llm.batch"),
     ]
     result = client.process_files(folder, "Sum up.", max_in_flight=16)
     until(lambda: result.progress().settled > FILES // 3, 60, "a third of the files")
     for worker in killed:
         worker.kill9()
     assert result.progress().settled < FILES
-    scene.workers(1, pool, queues="files,llm.batch", environment=allowed(folder))
+    scene.workers(1, "threads", queues="files,llm.batch", environment=allowed(folder))
     outcomes = result.get(timeout_s=120)
     assert [one.row.status for one in outcomes] == ["ok"] * FILES
     assert [one.path for one in outcomes] == sorted(one.path for one in outcomes)

@@ -44,7 +44,9 @@ def test_all_is_well_with_a_worker(worker: Worker, redis_url: str):
     assert code == 0
     assert [check["level"] for check in checks["redis"]] == ["ok", "warning"]
     assert checks["redis"][1]["mend"] == "set `appendonly yes`"
-    assert f"{worker.hostname} serves llm, llm.batch, routing" in [check["message"] for check in checks["workers"]]
+    assert f"{worker.hostname} serves files, llm, llm.batch, routing" in [
+        check["message"] for check in checks["workers"]
+    ]
     assert "model" not in checks
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_docs import RUNNER, blocks
 from tests.support.llm import LlmServer
 from tests.support.wait import until
 from tests.support.workers import NOT_INHERITED, ROOT
-from tests.unit.test_docs import RUNNER, blocks
 
 PAGE = Path("docs/quickstart.md")
 IS_CLEAN = bool(os.environ.get("KAGURA_TEST_CLEAN_CHECKOUT"))
@@ -69,7 +69,7 @@ def terminal(commands: str, checkout: Path, variables: Variables, screen: Path) 
         yield
         # To all in the foreground, as a terminal does.
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.wait(_TIMEOUT_S)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -21,10 +21,10 @@ up: ## A server, workers and Flower, until Ctrl-C
 	@$(bin)/kagura-tasks up $(ARGS)
 
 # Most tests wait for other processes: three at a time take less than half as long. Whole files stay together,
-# because their tests share workers.
+# because their tests share workers; tests/conftest.py says in which order.
 test: ## The tests, in random order, three at a time; ARGS="-n 0" one after the other
 	$(bootstrap) dev
-	@$(bin)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(bin)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ## Style, types, the direction of imports, the length of files, and what may run at start-up
 	$(bootstrap) dev

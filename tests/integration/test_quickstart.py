@@ -41,7 +41,9 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.fixture
 def variables(llm: LlmServer) -> Variables:
     """Of every terminal: nothing about us, and a provider that costs nothing behind `openai/...`."""
-    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
+    # Nor about the `make` that runs the tests: its ARGS would be those of `make up`.
+    others = (*NOT_INHERITED, "ARGS", "MAKE", "MFLAGS")
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(others)}
     ours = {"OPENAI_API_BASE": llm.base_url, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONUNBUFFERED": "1"}
     # Where the environment is there, `make` shall not look whether it is whole.
     return {**inherited, **ours, **({} if IS_CLEAN else {"MAKEFLAGS": "bootstrap=@:"})}

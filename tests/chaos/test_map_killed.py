@@ -17,7 +17,7 @@ from tests.support.map_scene import texts
 from tests.support.wait import until
 from tests.support.workers import ROOT
 
-ITEMS = 10_000
+ITEMS = 4_000
 BAD = range(57, ITEMS, 100)
 
 
@@ -35,7 +35,7 @@ def prompts(scene: Scene) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_ten_thousand_items_survive_the_death_of_all_workers(scene: Scene):
+def test_thousands_of_items_survive_the_death_of_all_workers(scene: Scene):
     """One in a hundred fails for good, and at half of them all workers are killed, and others started: each answer and
     each typed error is in its place, and the provider was asked once for each, but for those that the kill cut off."""
     scene.stub.script(echoes=True)
@@ -54,7 +54,8 @@ def test_ten_thousand_items_survive_the_death_of_all_workers(scene: Scene):
     assert [number for number, one in enumerate(answers) if isinstance(one, RequestRefused)] == list(BAD)
     assert texts(answers) == [one if "bad" not in one else "RequestRefused" for one in prompts]
     progress = group.progress()
-    assert (progress.state, progress.done, progress.failed, progress.in_flight) == ("done", 9_900, 100, 0)
+    assert (progress.state, progress.in_flight) == ("done", 0)
+    assert (progress.done, progress.failed) == (ITEMS - len(BAD), len(BAD))
     calls = scene.calls()
     assert calls.keys() == set(prompts)
     assert sum(calls.values()) <= ITEMS + 64

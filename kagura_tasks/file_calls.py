@@ -90,13 +90,13 @@ class FileCalls:
         tenant, step = options.pop("tenant", None) or self.settings.tenant, priority_of(priority)
         request = request_of(self.settings, "?", {**options, "tenant": tenant, "priority": step})
         order = MapOrder(
-            id or uuid(),
-            tenant,
-            step,
-            max_in_flight,
-            on_error,
-            budget_usd,
-            dict(about or {}),
+            map_id=id or uuid(),
+            tenant=tenant,
+            priority=step,
+            window=max_in_flight,
+            on_error=on_error,
+            budget_usd=budget_usd,
+            about=dict(about or {}),
             reduce=self._plan(request, reduce_prompt),
             files=self._work(request, prompt, section_tokens, self._plan(request, combine_prompt)),
             upload=is_sent,

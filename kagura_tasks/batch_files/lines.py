@@ -25,6 +25,21 @@ def numbered_lines(file: BinaryIO, longest_bytes: int) -> Iterator[tuple[int, by
             yield number, text
 
 
+def finished_lines(file: BinaryIO, wrong: str) -> Iterator[tuple[bytes, Json]]:
+    """The lines that a program wrote, and the object in each, up to one that it never finished.
+
+    `wrong`: what is said of the file where a finished one holds something else. Raises InvalidRequest.
+    """
+    for number, line in enumerate(file, start=1):
+        try:
+            row = object_in(line)
+        except InvalidRequest as error:
+            if not line.endswith(b"\n"):
+                return
+            raise InvalidRequest(f"{wrong}: line {number} {error}") from None
+        yield line, row
+
+
 def object_in(line: bytes | None) -> Json:
     """The JSON object in a line. Raises InvalidRequest, with no text of the line."""
     if line is None:

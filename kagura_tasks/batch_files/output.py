@@ -8,11 +8,11 @@ import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
 from kagura_tasks.batch_files.answers import format_of_answer, is_failure
 from kagura_tasks.batch_files.ids import SeenIds
-from kagura_tasks.batch_files.lines import line_of, object_in
+from kagura_tasks.batch_files.lines import finished_lines, line_of
 from kagura_tasks.batch_files.rows import RowFormat
 from kagura_tasks.errors import InvalidRequest, OutputUnwritable
 from kagura_tasks.schemas import Json
@@ -128,7 +128,7 @@ class OutputFile:
     def _rows(self) -> Iterator[tuple[bytes, Json]]:
         with open(os.dup(self._fd), "rb") as file:  # noqa: PTH123 (a descriptor has no path)
             file.seek(0)
-            yield from _rows_in(file, self.path)
+            yield from finished_lines(file, _cannot_be_resumed(self.path))
 
     def _end_last_line(self) -> None:
         """A whole row may lack its line's end, where just that was not written any more."""
@@ -168,7 +168,7 @@ class OutputFile:
 
     def _note(self, custom_id: str, row: Json) -> None:
         if self._seen.note(custom_id, 0) is not None:
-            raise InvalidRequest(f"{self.path} cannot be resumed: it has a custom_id twice")
+            raise InvalidRequest(f"{_cannot_be_resumed(self.path)}: it has a custom_id twice")
         if is_failure(row):
             self.failed += 1
         else:
@@ -194,26 +194,18 @@ def ids_in(path: Path, *, without_failures: bool) -> SeenIds:
     """The rows that are in a file of answers, which is only read. Raises what opening it to resume it would raise."""
     seen = SeenIds()
     with path.open("rb") as file:
-        for number, (_, row) in enumerate(_rows_in(file, path), start=1):
+        for number, (_, row) in enumerate(finished_lines(file, _cannot_be_resumed(path)), start=1):
             if not (without_failures and is_failure(row)):
                 _ = seen.note(_id_in(row, path, number), number)
     return seen
 
 
-def _rows_in(file: BinaryIO, path: Path) -> Iterator[tuple[bytes, Json]]:
-    """The lines and what is in them, up to one that was never finished."""
-    for number, line in enumerate(file, start=1):
-        try:
-            row = object_in(line)
-        except InvalidRequest as error:
-            if not line.endswith(b"\n"):
-                return
-            raise InvalidRequest(f"{path} cannot be resumed: line {number} {error}") from None
-        yield line, row
-
-
 def _id_in(row: Json, path: Path, number: int) -> str:
     name = row.get("custom_id")
     if not isinstance(name, str):
-        raise InvalidRequest(f"{path} cannot be resumed: line {number} is no row of answers")
+        raise InvalidRequest(f"{_cannot_be_resumed(path)}: line {number} is no row of answers")
     return name
+
+
+def _cannot_be_resumed(path: Path) -> str:
+    return f"{path} cannot be resumed"

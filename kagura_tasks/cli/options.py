@@ -38,7 +38,25 @@ FlowerPort = Annotated[
     int | None,
     typer.Option(min=1, max=65535, show_default="5555, or a free one", help="Flower's port on 127.0.0.1."),
 ]
+MaxInFlight = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=10_000,
+        show_default="KAGURA_TASKS_MAP_MAX_IN_FLIGHT",
+        help="How many are in queues and with workers at a time.",
+    ),
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Call the model, whatever is remembered.")]
+OnFailure = Annotated[
+    str,
+    typer.Option(
+        "--on-error",
+        metavar="WHAT",
+        help="What a failed one does: collect (nothing to the others), fail (no further one is started), or the part "
+        "of all that may fail, such as 0.05.",
+    ),
+]
 Param = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=JSON", help="A parameter of all calls, such as temperature=0.2. Repeatable."),

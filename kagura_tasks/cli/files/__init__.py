@@ -7,7 +7,17 @@ from uuid import uuid4
 
 import typer
 
-from kagura_tasks.cli.options import AsJson, Budget, NoCache, Param, Tenant, on_error_of, parameters
+from kagura_tasks.cli.options import (
+    AsJson,
+    Budget,
+    MaxInFlight,
+    NoCache,
+    OnFailure,
+    Param,
+    Tenant,
+    on_error_of,
+    parameters,
+)
 
 
 def files(
@@ -48,24 +58,9 @@ def files(
             help="Send the files' content to Redis, for workers that do not see this disk.",
         ),
     ] = None,
-    max_in_flight: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=10_000,
-            show_default="KAGURA_TASKS_MAP_MAX_IN_FLIGHT",
-            help="Files in queues and with workers at a time.",
-        ),
-    ] = None,
+    max_in_flight: MaxInFlight = None,
     budget: Budget = None,
-    on_error: Annotated[
-        str,
-        typer.Option(
-            metavar="WHAT",
-            help="What a failed file does: collect (nothing to the others), fail (no further one is started), or the "
-            "part of all files that may fail, such as 0.05.",
-        ),
-    ] = "collect",
+    on_error: OnFailure = "collect",
     tenant: Tenant = None,
     no_cache: NoCache = False,
     retry_failed: Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from kagura_tasks.batch_files.ids import SeenIds
-from kagura_tasks.batch_files.lines import object_in
+from kagura_tasks.batch_files.lines import finished_lines
 from kagura_tasks.cli.inputs import opened
 from kagura_tasks.cli.screen import printable
 from kagura_tasks.errors import InvalidRequest
@@ -74,16 +74,11 @@ class Lines:
 
 def lines_in(manifest: str) -> Iterator[Json]:
     """The lines of an earlier run, but for one that was never finished. Raises InvalidRequest."""
+    wrong = f"{manifest} is no manifest"
     with opened(manifest) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = object_in(line)
-            except InvalidRequest as error:
-                if not line.endswith(b"\n"):
-                    return
-                raise InvalidRequest(f"{manifest} is no manifest: line {number} {error}") from None
+        for number, (_, row) in enumerate(finished_lines(file, wrong), start=1):
             if not (isinstance(row.get("path"), str) and isinstance(row.get("status"), str)):
-                raise InvalidRequest(f"{manifest} is no manifest: line {number} has no path and status")
+                raise InvalidRequest(f"{wrong}: line {number} has no path and status")
             yield row
 
 

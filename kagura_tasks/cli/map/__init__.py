@@ -8,7 +8,17 @@ from uuid import uuid4
 import typer
 
 from kagura_tasks.cli.map.default_command import DEFAULT, DefaultCommand, GroupWithDefault
-from kagura_tasks.cli.options import AsJson, Budget, NoCache, Param, Tenant, on_error_of, parameters
+from kagura_tasks.cli.options import (
+    AsJson,
+    Budget,
+    MaxInFlight,
+    NoCache,
+    OnFailure,
+    Param,
+    Tenant,
+    on_error_of,
+    parameters,
+)
 from kagura_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -18,15 +28,6 @@ if TYPE_CHECKING:
 map_app: Final = typer.Typer(cls=GroupWithDefault, help="Answer the prompts of a file.")
 
 MapId = Annotated[str, typer.Argument(metavar="ID", help="The map's id.")]
-MaxInFlight = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=10_000,
-        show_default="KAGURA_TASKS_MAP_MAX_IN_FLIGHT",
-        help="Rows in queues and with workers at a time.",
-    ),
-]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try rows that failed again.")]
 
 _OTHERS: Final = "See also: kagura-tasks map resume ID, map status ID, map pause ID, map cancel ID."
@@ -50,14 +51,7 @@ def send_file(
     param: Param = None,
     max_in_flight: MaxInFlight = None,
     budget: Budget = None,
-    on_error: Annotated[
-        str,
-        typer.Option(
-            metavar="WHAT",
-            help="What a failed row does: collect (nothing to the others), fail (no further one is started), or the "
-            "part of all rows that may fail, such as 0.05.",
-        ),
-    ] = "collect",
+    on_error: OnFailure = "collect",
     tenant: Tenant = None,
     no_cache: NoCache = False,
     resume: Annotated[

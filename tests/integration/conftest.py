@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from kagura_tasks import AgentRouter, Completion
+from kagura_tasks import AgentRouter, Completion, LLMClient
 from kagura_tasks.app import create_app
 from kagura_tasks.connections import sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
@@ -126,3 +126,12 @@ def routed(request: pytest.FixtureRequest, routing: RoutingScene) -> Route:
         return await (await routing.client.aroute(query, router, **options)).aget(TIMEOUT_S)
 
     return route
+
+
+@pytest.fixture
+def inline_client(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> LLMClient:
+    """A client that makes its calls in this process, to a provider that echoes."""
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    monkeypatch.setenv("OPENAI_API_BASE", stub.base_url)
+    stub.script(echoes=True)
+    return LLMClient(Settings(execution="inline", redis_url="redis://127.0.0.1:1/0"))

@@ -98,7 +98,7 @@ def test_ctrl_c_while_the_rows_are_read_sends_none(
         for number in range(2000):
             rows.write(b'{"prompt": "%d"}\n' % number)
         until(lambda: client_of_redis.keys(f"kagura:map:{settings.tenant}:*:items"), 30, "the first items")
-        assert running.stop() == 130
+        assert running.stop() == 130, running.stderr
         assert running.stderr.endswith("nothing was sent\n")
     assert not output.exists()
     assert not client_of_redis.keys("kagura:map:*:items")
@@ -134,7 +134,7 @@ def test_silence_is_told_and_waited_out(source: Path, output: Path, settings: Se
     impatient = {"KAGURA_TASKS_WAIT_TIMEOUT_S": "0.5"}
     with started(tmp_path, *command, redis_url=settings.redis_url, environment=impatient) as running:
         until(lambda: running.stderr.count("is a worker running?") >= 2, 60, "two complaints")
-        assert running.stop() == 130
+        assert running.stop() == 130, running.stderr
         assert the_resume_command(running.stderr)
 
 

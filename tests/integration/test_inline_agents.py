@@ -11,14 +11,11 @@ from kagura_tasks import Agent, ConversationMemory, LLMClient, Settings, agent
 from kagura_tasks.errors import TaskCancelled, ToolNotAllowed
 from kagura_tasks.schemas import ToolSpec, ToolUse
 from tests.support import toolbox
+from tests.support.lanes import MARKS
 from tests.support.llm import StubServer
 from tests.support.tool_scene import ToolScene, call
 
-pytestmark = [
-    pytest.mark.litellm,
-    # LiteLLM's own filter ends with the test in which it was imported.
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture

@@ -10,24 +10,12 @@ import pytest
 from kagura_tasks import LLMClient, Settings
 from kagura_tasks.errors import FileDamaged, FileNotAllowed, RequestRefused
 from tests.support import files
+from tests.support.lanes import MARKS
 from tests.support.llm import StubServer
 from tests.support.loops import run
 from tests.support.wait import until
 
-pytestmark = [
-    pytest.mark.litellm,
-    # LiteLLM's own filter ends with the test in which it was imported.
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
-]
-
-
-@pytest.fixture
-def client(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> LLMClient:
-    """A client that makes its calls here, to a provider that echoes."""
-    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    monkeypatch.setenv("OPENAI_API_BASE", stub.base_url)
-    stub.script(echoes=True)
-    return LLMClient(Settings(execution="inline", redis_url="redis://127.0.0.1:1/0"))
+pytestmark = MARKS
 
 
 @pytest.fixture
@@ -39,10 +27,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_file_has_its_row_and_a_second_run_costs_nothing(client: LLMClient, folder: Path, stub: StubServer):
+def test_each_file_has_its_row_and_a_second_run_costs_nothing(inline_client: LLMClient, folder: Path, stub: StubServer):
     """Answers in the order of the paths, one over all of them, and no parser is left."""
     reduce = "{{ parts | length }} of {{ count }}: {{ parts | join('|') }}"
-    result = client.process_files(folder, "Sum up.", reduce_prompt=reduce)
+    result = inline_client.process_files(folder, "Sum up.", reduce_prompt=reduce)
     outcomes = result.get(timeout_s=90)
     assert [(one.path, one.row.status) for one in outcomes] == [
         ("a.md", "ok"),
@@ -56,30 +44,30 @@ def test_each_file_has_its_row_and_a_second_run_costs_nothing(client: LLMClient,
     progress = result.progress()
     assert (progress.state, progress.done, progress.failed) == ("done", 2, 1)
     calls = stub.count()
-    again = client.process_files(folder, "Sum up.").get()
+    again = inline_client.process_files(folder, "Sum up.").get()
     assert ([one.row.status for one in again[:2]], stub.count()) == (["cached", "cached"], calls)
     until(lambda: not _parsers(), what="no parser left")
 
 
-def test_it_is_the_same_for_async_code_and_by_its_id(client: LLMClient, folder: Path):
+def test_it_is_the_same_for_async_code_and_by_its_id(inline_client: LLMClient, folder: Path):
     """As they end; what was left out comes first."""
 
     async def paths() -> list[str]:
-        result = await client.aprocess_files(folder, prompt="Sum up.", pattern="*.md")
+        result = await inline_client.aprocess_files(folder, prompt="Sum up.", pattern="*.md")
         assert len(await result) == 4
-        return [one.path async for one in client.files(result.id)]
+        return [one.path async for one in inline_client.files(result.id)]
 
     assert sorted(run(paths())) == ["a.md", "b.docx", "cut.pdf", "d.bin"]
 
 
-def test_what_failed_is_tried_again_alone(client: LLMClient, folder: Path, stub: StubServer):
+def test_what_failed_is_tried_again_alone(inline_client: LLMClient, folder: Path, stub: StubServer):
     """A skipped file has not failed, and is not."""
     stub.script(when="Tides", status=400, body="{}", times=2)
-    result = client.process_files(folder, "Sum up.")
+    result = inline_client.process_files(folder, "Sum up.")
     failed = {one.path: type(one.error) for one in result.get() if one.row.status == "failed"}
     assert failed == {"a.md": RequestRefused, "b.docx": RequestRefused, "cut.pdf": FileDamaged}
-    client.resume_map(result.id, retry_failed=True)
-    assert [one.row.status for one in client.files(result.id).get()] == ["ok", "ok", "failed", "skipped"]
+    inline_client.resume_map(result.id, retry_failed=True)
+    assert [one.row.status for one in inline_client.files(result.id).get()] == ["ok", "ok", "failed", "skipped"]
 
 
 def test_only_allowed_folders_are_read_where_some_are_named(folder: Path):

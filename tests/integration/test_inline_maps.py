@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from kagura_tasks import LLMClient, Settings
+from kagura_tasks import LLMClient
 from kagura_tasks.errors import BudgetExceeded, MapExpired, MapFailed, RequestRefused, TaskCancelled
 from kagura_tasks.groups import Answer, MapItem
+from tests.support.lanes import MARKS
 from tests.support.llm import StubServer
 from tests.support.loops import run
 from tests.support.map_scene import texts
 from tests.support.wait import until
 
-pytestmark = [
-    pytest.mark.litellm,
-    # LiteLLM's own filter ends with the test in which it was imported.
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
-]
+pytestmark = MARKS
 
 
-@pytest.fixture
-def client(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> LLMClient:
-    """A client that makes its calls here, to a provider that echoes."""
-    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    monkeypatch.setenv("OPENAI_API_BASE", stub.base_url)
-    stub.script(echoes=True)
-    return LLMClient(Settings(execution="inline", redis_url="redis://127.0.0.1:1/0"))
-
-
-def test_answers_are_in_order_and_errors_in_their_place(client: LLMClient, stub: StubServer):
+def test_answers_are_in_order_and_errors_in_their_place(inline_client: LLMClient, stub: StubServer):
     """Equal items cost one call; names come back; progress adds up."""
     stub.script(when="bad", status=400, body="{}")
-    group = client.map([MapItem("one", "a"), "bad two", "three", "three"], max_in_flight=2)
+    group = inline_client.map([MapItem("one", "a"), "bad two", "three", "three"], max_in_flight=2)
     assert texts(group.get(timeout_s=90)) == ["one", "RequestRefused", "three", "three"]
     assert [one.custom_id for one in group.in_order()] == ["a", "", "", ""]
     assert sorted(one.index for one in group) == [0, 1, 2, 3]
@@ -40,80 +28,80 @@ def test_answers_are_in_order_and_errors_in_their_place(client: LLMClient, stub:
     assert stub.count() == 3
 
 
-def test_no_more_than_the_window_is_in_flight(client: LLMClient, stub: StubServer):
+def test_no_more_than_the_window_is_in_flight(inline_client: LLMClient, stub: StubServer):
     """At any moment, by the provider's ledger; and async code waits as well."""
     stub.script(echoes=True, delay_s=0.02)
-    answers = run(_answers_of(client, [f"item {number}" for number in range(30)]))
+    answers = run(_answers_of(inline_client, [f"item {number}" for number in range(30)]))
     assert texts(answers) == [f"item {number}" for number in range(30)]
     assert stub.peak() <= 4
 
 
-async def _answers_of(client: LLMClient, prompts: list[str]) -> list[Answer]:
-    return await (await client.amap(prompts, max_in_flight=4))
+async def _answers_of(inline_client: LLMClient, prompts: list[str]) -> list[Answer]:
+    return await (await inline_client.amap(prompts, max_in_flight=4))
 
 
-def test_failures_stop_it_and_it_goes_on(client: LLMClient, stub: StubServer):
+def test_failures_stop_it_and_it_goes_on(inline_client: LLMClient, stub: StubServer):
     """`on_error="fail"`; what failed is tried again where that is asked for."""
     stub.script(when="bad", status=400, body="{}", times=1)
-    group = client.map(["bad one", "two", "three"], max_in_flight=1, on_error="fail")
+    group = inline_client.map(["bad one", "two", "three"], max_in_flight=1, on_error="fail")
     with pytest.raises(MapFailed):
         group.get(timeout_s=90)
-    assert texts(client.resume_map(group.id, retry_failed=True).get(timeout_s=60)) == ["bad one", "two", "three"]
+    assert texts(inline_client.resume_map(group.id, retry_failed=True).get(timeout_s=60)) == ["bad one", "two", "three"]
     assert stub.count() == 4
 
 
-def test_pausing_and_cancelling(client: LLMClient, stub: StubServer):
+def test_pausing_and_cancelling(inline_client: LLMClient, stub: StubServer):
     """A paused map ends what runs; a cancelled one closes it. Both go on."""
     stub.script(when="held", echoes=True, held=True)
-    group = client.map(["held one", "two"], max_in_flight=1)
+    group = inline_client.map(["held one", "two"], max_in_flight=1)
     until(lambda: stub.count() == 1, what="a call")
     group.pause()
     stub.release()
     until(lambda: group.progress().done == 1, what="the end of what ran")
     assert (group.status(), stub.count()) == ("paused", 1)
     stub.script(when="two", delay_s=60)
-    client.resume_map(group.id)
+    inline_client.resume_map(group.id)
     until(lambda: stub.count() == 2, what="a further call")
     group.cancel()
     with pytest.raises(TaskCancelled):
         group.get(timeout_s=60)
     stub.reset()
     stub.script(echoes=True)
-    assert texts(client.resume_map(group.id).get(timeout_s=60)) == ["held one", "two"]
+    assert texts(inline_client.resume_map(group.id).get(timeout_s=60)) == ["held one", "two"]
 
 
-def test_a_budget_is_kept(client: LLMClient, stub: StubServer):
+def test_a_budget_is_kept(inline_client: LLMClient, stub: StubServer):
     """With no room for a call none is made."""
-    group = client.map(["one", "two"], budget_usd=1e-9, max_tokens=20)
+    group = inline_client.map(["one", "two"], budget_usd=1e-9, max_tokens=20)
     with pytest.raises(BudgetExceeded):
         group.get(timeout_s=90)
     assert stub.count() == 0
-    assert texts(client.resume_map(group.id, budget_usd=1.0).get(timeout_s=60)) == ["one", "two"]
+    assert texts(inline_client.resume_map(group.id, budget_usd=1.0).get(timeout_s=60)) == ["one", "two"]
 
 
-def test_answers_become_one(client: LLMClient, stub: StubServer):
+def test_answers_become_one(inline_client: LLMClient, stub: StubServer):
     """`map_reduce`, with what failed."""
     stub.script(when="About bad", status=400, body="{}")
-    result = client.map_reduce(
+    result = inline_client.map_reduce(
         ["tea", "bad"], map="About {{ item }}.", reduce="{{ failed | length }}: {{ parts | join }}"
     )
     assert result.get(timeout_s=90).text == "1: About tea."
     assert texts(result.parts.get()) == ["About tea.", "RequestRefused"]
 
 
-def test_a_map_is_found_as_long_as_somebody_has_it(client: LLMClient):
+def test_a_map_is_found_as_long_as_somebody_has_it(inline_client: LLMClient):
     """Its name is enough while its handle lives; an unknown name is none."""
-    group = client.map(["one"], id="mine")
-    assert texts(client.group("mine").get(timeout_s=90)) == ["one"]
-    assert texts(client.map(["never read"], id="mine").get()) == ["one"]
+    group = inline_client.map(["one"], id="mine")
+    assert texts(inline_client.group("mine").get(timeout_s=90)) == ["one"]
+    assert texts(inline_client.map(["never read"], id="mine").get()) == ["one"]
     assert group.about() == {}
     with pytest.raises(MapExpired):
-        client.group("another")
+        inline_client.group("another")
 
 
-def test_refused_items_are_errors_of_their_own_kind(client: LLMClient, stub: StubServer):
+def test_refused_items_are_errors_of_their_own_kind(inline_client: LLMClient, stub: StubServer):
     """An outcome gives its completion, or raises its error."""
     stub.script(status=400, body="{}")
-    (outcome,) = client.map(["one"]).in_order()
+    (outcome,) = inline_client.map(["one"]).in_order()
     with pytest.raises(RequestRefused):
         outcome.get()

@@ -35,6 +35,8 @@ async def test_each_gets_its_own_answer(client: Any):
         await client.set(f"key-{number}", str(number), ex=10)
         return await client.get(f"key-{number}"), await client.hincrby("counts", str(number), number)
 
+    await client.hincrby("counts", "0", 0)
+    await client.expire("counts", 10)
     found = await asyncio.gather(*(keep(number) for number in range(1, 1001)))
     await client.delete("counts")
     assert found == [(str(number).encode(), number) for number in range(1, 1001)]

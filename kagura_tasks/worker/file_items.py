@@ -46,8 +46,7 @@ class FileItems:
         taken = await take(self._settings, name, token, delivery.task_id, loads=True)
         ref, work = _ref_in(taken.request), await self._work(name, token)
         looked = await patiently(lambda: look(self._loader(name.tenant), ref, work))
-        asked = looked.asked.to_json_text() if looked.asked else ""
-        await hand_on(self._settings, name, token, delivery, looked.row.to_json_text(), asked)
+        await hand_on(self._settings, name, token, delivery, looked.row, looked.asked)
         raise looked.error or HandedOn
 
     async def _work(self, name: MapName, token: str) -> FileWork:

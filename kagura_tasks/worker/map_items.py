@@ -10,10 +10,13 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
 from kagura_tasks.delivery_keys import taken_key
 from kagura_tasks.errors import MapFailed, TaskFailed
+from kagura_tasks.files.asking import AskedFile
+from kagura_tasks.files.documents import FileRow
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.maps.names import MapName, index_of
 from kagura_tasks.maps.outcomes import answer_in, document_in, labelled_documents
 from kagura_tasks.maps.store import MapStore
+from kagura_tasks.metrics.steps import ADD_UP
 from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.schemas import CompletionRequest, Json
 from kagura_tasks.settings import Settings
@@ -23,7 +26,7 @@ from kagura_tasks.worker.job import Delivery, HandedBack, OverBudget, TakenAway
 T = TypeVar("T")
 
 _TAKE: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "take.lua")
-_HAND_ON: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "hand_on.lua")
+_HAND_ON: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "hand_on.lua").behind(ADD_UP)
 _RESERVE: Final = LuaScript.load("kagura_tasks.maps", "advance.lua", "reserve.lua")
 
 #: Seconds between two tries while Redis is away, or full, and how many there are: as long as results are tried.
@@ -51,14 +54,23 @@ async def take(settings: Settings, name: MapName, token: str, task_id: str, *, l
     return _read(cast("list[bytes] | None", taken))
 
 
-async def hand_on(settings: Settings, name: MapName, token: str, delivery: Delivery, row: str, asked: str) -> None:
-    """Keep what became of the item's file, and send the message that goes on with what is `asked` ("": nothing is).
+async def hand_on(
+    settings: Settings, name: MapName, token: str, delivery: Delivery, row: FileRow, asked: AskedFile | None
+) -> None:
+    """Keep what became of the item's file, and send the message that goes on with what is asked, if anything is.
 
-    Raises HandedBack where Redis stays away, or full.
+    With it, what this task did is counted: it has no result. Raises HandedBack where Redis stays away, or full.
     """
+    did = ""
+    if asked is not None:
+        delivery.tally.about(asked.asks[0])
+        delivery.tally.outcome = "done"
+        did = delivery.tally.document()
     keys = [name.key, taken_key(delivery.delivery_tag or delivery.task_id)]
-    args: list[Argument] = [index_of(delivery.task_id), token, row, asked]
-    _ = await patiently(lambda: _HAND_ON.arun(_client(settings), keys, args))
+    document = asked.to_json_text() if asked else ""
+    args: list[Argument] = [index_of(delivery.task_id), token, row.to_json_text(), document, did]
+    is_kept = await patiently(lambda: _HAND_ON.arun(_client(settings), keys, args))
+    delivery.tally.is_counted = bool(is_kept and did)
 
 
 async def patiently(step: Callable[[], Awaitable[T]]) -> T:

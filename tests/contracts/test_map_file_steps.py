@@ -6,16 +6,23 @@ import json
 
 import pytest
 
-from kagura_tasks import Settings
+from kagura_tasks import CompletionRequest, FileRow, Message, Settings
+from kagura_tasks.files.asking import AskedFile
 from kagura_tasks.maps.messages import ITEM, SENT, ListedMessage
 from kagura_tasks.maps.store import StoredItem
+from kagura_tasks.metrics.names import Series
+from kagura_tasks.metrics.snapshot import read_snapshot
+from kagura_tasks.metrics.tally import Tally
 from kagura_tasks.sources import WAITING
 from kagura_tasks.worker import map_items
 from kagura_tasks.worker.job import Delivery as WorkersDelivery
 from kagura_tasks.worker.job import TakenAway
 from tests.support.maps import LIST, Delivery, Steps, terms
 
-ASKED = '{"asks": []}'
+ASKED = AskedFile(
+    path="a", asks=(CompletionRequest(model="m", tenant="acme", messages=(Message(role="user", content="?"),)),)
+)
+ROW = FileRow(path="a", status="ok", size_bytes=1)
 
 
 class FileSteps(Steps):
@@ -39,10 +46,11 @@ class FileSteps(Steps):
         except TakenAway:
             return None
 
-    def hand_on(self, delivery: Delivery, asked: str = ASKED) -> None:
-        """The file was loaded, or with "" could not be."""
-        whose = WorkersDelivery(delivery.task_id, delivery.tag)
-        WAITING.run(map_items.hand_on(self.settings, self.name, self.store.token, whose, '{"row": 1}', asked))
+    def hand_on(self, delivery: Delivery, asked: AskedFile | None = ASKED) -> Tally:
+        """The file was loaded, or with None could not be. What its task did."""
+        whose = WorkersDelivery(delivery.task_id, delivery.tag, tally=Tally("kagura.load_file"))
+        WAITING.run(map_items.hand_on(self.settings, self.name, self.store.token, whose, ROW, asked))
+        return whose.tally
 
 
 @pytest.fixture
@@ -57,8 +65,8 @@ def test_an_item_goes_on_with_another_message(steps: FileSteps):
     steps.hand_on(first)
     (asking,) = steps.deliver_all()
     assert (asking.index, asking.tag.partition(".")[0]) == (0, "loaded")
-    assert steps.take(asking) == json.loads(ASKED)
-    assert WAITING.run(steps.store.rows([0, 1])) == [b'{"row": 1}', None]
+    assert steps.take(asking) == json.loads(ASKED.to_json_text())
+    assert WAITING.run(steps.store.rows([0, 1])) == [ROW.to_json_text().encode(), None]
     assert steps.flying == {0, 1}
     steps.settle(asking)
     assert [one.index for one in steps.deliver_all()] == [2]
@@ -76,6 +84,15 @@ def test_a_file_that_is_loaded_twice_goes_on_once(steps: FileSteps):
     assert steps.flying == {0}
 
 
+def test_what_loaded_a_file_is_counted_in_the_same_step(steps: FileSteps):
+    """Once, by the model that is asked; a task that hands nothing on is not counted as one that did."""
+    (first,) = steps.start_files(1).deliver_all()
+    assert steps.hand_on(first).is_counted
+    assert not steps.hand_on(steps.redeliver(first)).is_counted
+    counted = read_snapshot(steps.settings).total[Series("acme", "m", "kagura.load_file")]
+    assert (counted["done"], counted["handed_back"]) == (1, 0)
+
+
 def test_a_worker_whose_message_was_given_away_hands_nothing_on(steps: FileSteps):
     """The one that has it now does."""
     (first,) = steps.start_files(1).deliver_all()
@@ -90,8 +107,8 @@ def test_a_worker_whose_message_was_given_away_hands_nothing_on(steps: FileSteps
 def test_a_file_that_could_not_be_loaded_has_a_row_and_sends_nothing(steps: FileSteps):
     """Its outcome follows, from whatever keeps results."""
     (first,) = steps.start_files(1).deliver_all()
-    steps.hand_on(first, "")
-    assert (steps.deliver(), WAITING.run(steps.store.rows([0]))) == (None, [b'{"row": 1}'])
+    steps.hand_on(first, None)
+    assert (steps.deliver(), WAITING.run(steps.store.rows([0]))) == (None, [ROW.to_json_text().encode()])
     steps.settle(first, "failed")
     assert steps.counts("failed") == (1,)
 
@@ -105,7 +122,7 @@ def test_a_loaded_item_that_is_sent_again_is_not_loaded_again(steps: FileSteps):
     assert steps.take(asking) is None
     steps.resume()
     (again,) = steps.deliver_all()
-    assert (again.tag.partition(".")[0], steps.take(again)) == ("loaded", json.loads(ASKED))
+    assert (again.tag.partition(".")[0], steps.take(again)) == ("loaded", json.loads(ASKED.to_json_text()))
     steps.resume(lost=(0,))
     (lost,) = steps.deliver_all()
     assert lost.tag.startswith("loaded.")
@@ -123,7 +140,7 @@ def test_a_file_that_is_loaded_while_its_map_is_stopped_waits(steps: FileSteps):
         assert steps.take(one) is None
     steps.resume()
     (again,) = steps.deliver_all()
-    assert steps.take(again) == json.loads(ASKED)
+    assert steps.take(again) == json.loads(ASKED.to_json_text())
 
 
 def test_all_that_is_kept_of_files_expires(steps: FileSteps):

@@ -19,6 +19,8 @@ from kagura_tasks.errors import (
     PromptError,
     RequestRefused,
 )
+from kagura_tasks.metrics.figures import by
+from kagura_tasks.metrics.snapshot import read_snapshot
 from tests.support import files
 from tests.support.map_scene import MapScene
 from tests.support.wait import until
@@ -63,6 +65,8 @@ def test_each_file_is_answered_in_the_order_of_the_paths(maps: MapScene, folder:
     assert first.get().text == "Sum up a.md.\n\n<file>\n# Tides\n\nThe sea rises.\n</file>"
     assert (first.row.media_type, first.row.size_bytes) == ("text/markdown", 24)
     assert maps.stub.count() == len(READ)
+    counts = by(read_snapshot(maps.settings).total, "task")["kagura.load_file"].counts
+    assert (counts["done"] >= len(READ), counts["handed_back"]) == (True, 0)
 
 
 def test_rows_come_while_it_runs(maps: MapScene, folder: Path):

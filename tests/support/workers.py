@@ -1,12 +1,14 @@
-"""Real worker processes: `celery -A workers.main worker`, as anybody would start them."""
+"""Real worker processes: `celery -A workers.main worker`, as anybody would start them; most of them preloaded."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -14,6 +16,7 @@ from uuid import uuid4
 from kagura_tasks.embedded_redis import tied_to_this_process
 from kagura_tasks.settings import ENV_PREFIX
 from kagura_tasks.worker.coroutine_tasks import POOL
+from tests.support.preloaded import AdoptedProcess, Order, Preloaded
 from tests.support.wait import until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -27,6 +30,29 @@ NOT_INHERITED: Final = (
     *(ENV_PREFIX, "CELERY_", "LITELLM_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "MISTRAL_"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
 )
+
+#: What Python, Celery and LiteLLM read when they are imported, or before.
+_AT_IMPORT: Final = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "PYTHONUNBUFFERED": "1",
+    "CELERY_CUSTOM_WORKER_POOL": POOL,
+}
+
+#: What workers import, which takes seconds of CPU. Nothing of this project that reads the environment meanwhile, and
+#: not `celery.__main__`, which has yet to run.
+_IMPORTED: Final = (
+    *("celery.bin.celery", "celery.apps.worker", "celery.worker.consumer", "celery.worker.autoscale"),
+    *("celery.concurrency.thread", "celery.concurrency.asynpool", "celery.concurrency.prefork"),
+    *("litellm", "openai.resources.chat.completions", "httpcore", "aiohttp", "uvloop", "structlog"),
+    *("kagura_tasks.worker.install", "kagura_tasks.worker.consumer", "kagura_tasks.worker.pool"),
+    *("kagura_tasks.worker.transport", "kagura_tasks.worker.task_log", "kagura_tasks.providers.direct"),
+)
+
+#: Pools that patch what is imported after them.
+_PATCHING: Final = ("gevent", "eventlet")
+
+#: Variables that no import of another's package reads. LiteLLM alone reads hundreds.
+_READ_LATER: Final = (ENV_PREFIX, "CHAOS_", "POOL_", "TRACES", "OPENAI_API_KEY", "OPENAI_API_BASE")
 
 
 @dataclass(frozen=True)
@@ -49,12 +75,18 @@ class WorkerOptions:
     environment: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
 
-    def command(self, hostname: str) -> list[str]:
-        """What one would type."""
-        start = [sys.executable, "-m", "celery", "-A", self.app, "worker", "-n", hostname, "-l", "INFO"]
+    def celery_arguments(self, hostname: str) -> list[str]:
+        """What one would type after `celery`."""
+        start = ["-A", self.app, "worker", "-n", hostname, "-l", "INFO"]
         pool = "custom" if self.pool == "asyncio" else self.pool
         what = ["-Q", self.queues, "-P", pool, "-c", str(self.concurrency)]
         return [*start, *what, "--without-gossip", "--without-mingle", *self.arguments]
+
+    @property
+    def can_be_preloaded(self) -> bool:
+        """Whether its imports come out as those of all other workers."""
+        alike = all(name.startswith(_READ_LATER) for name in self.environment)
+        return sys.platform == "linux" and self.pool not in _PATCHING and alike
 
 
 class Worker:
@@ -64,25 +96,10 @@ class Worker:
         """Start it on this Redis, with this provider behind `openai/...` and its log in the folder; see `ready`."""
         self.hostname = f"test-{uuid4().hex[:8]}@localhost"
         self._log = folder / f"{self.hostname}.log"
-        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
-        ours = {
-            f"{ENV_PREFIX}REDIS_URL": redis_url,
-            "OPENAI_API_KEY": "test-key",
-            "OPENAI_API_BASE": api_base,
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "PYTHONUNBUFFERED": "1",
-            "CELERY_CUSTOM_WORKER_POOL": POOL,
-        }
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                tied_to_this_process(options.command(self.hostname)),
-                cwd=ROOT,
-                env={**inherited, **ours, **options.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        ours = {f"{ENV_PREFIX}REDIS_URL": redis_url, "OPENAI_API_KEY": "test-key", "OPENAI_API_BASE": api_base}
+        environment = {**_inherited(), **_AT_IMPORT, **ours, **options.environment}
+        start = _fork if options.can_be_preloaded else _execute
+        self._process = start(options.celery_arguments(self.hostname), environment, self._log)
 
     @property
     def pid(self) -> int:
@@ -148,3 +165,33 @@ class Fleet:
         """End them all."""
         for worker in self.workers:
             worker.kill9()
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
+
+
+def _execute(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            tied_to_this_process([sys.executable, "-m", "celery", *arguments]),
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _fork(arguments: list[str], environment: dict[str, str], log: Path) -> AdoptedProcess:
+    return _preloaded().start(Order("celery", arguments, environment, str(log)))
+
+
+@cache
+def _preloaded() -> Preloaded:
+    """One for all workers that are started from here."""
+    # As kagura_tasks.providers.litellm has it, which is not imported there.
+    preloaded = Preloaded(ROOT, {**_inherited(), **_AT_IMPORT, "LITELLM_MODE": "PRODUCTION"}, _IMPORTED)
+    atexit.register(preloaded.close)
+    return preloaded

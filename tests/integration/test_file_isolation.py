@@ -314,7 +314,7 @@ async def test_no_more_parse_at_a_time_than_the_pool_has(tmp_path: Path, request
         path.write_text(str(number))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 150, hard))
     async with ParserPool(2) as pool:
         loader = FileLoader(pool)
         loaded = await asyncio.gather(*(loader.load(ref(path)) for path in paths))

@@ -9,6 +9,8 @@ import pytest
 import redis
 
 from kagura_tasks import Completion, CompletionRequest, Message, Settings
+from kagura_tasks.connections import sync_client
+from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.errors import BudgetExceeded, PriceUnknown
 from kagura_tasks.schemas import Usage
 from kagura_tasks.settings import RedisUrl
@@ -125,14 +127,13 @@ async def test_a_long_call_keeps_its_place(settings: Settings):
             await called(limits, request, 1)
 
 
-async def test_what_no_limit_names_costs_no_round_trip(settings: Settings, client_of_redis: redis.Redis):
+async def test_what_no_limit_names_costs_no_round_trip():
     """Neither without any limit, nor with one for others."""
-    request = request_of(settings)
-    kinds = [limits_of(settings), limits_of(settings.override(limits={"anthropic/*": {"concurrency": 1}}))]
-    client_of_redis.config_resetstat()
-    for limits in kinds:
-        await called(limits, request, 1)
-    assert "cmdstat_evalsha" not in client_of_redis.info("commandstats")
+    with EmbeddedRedis() as server:  # where no worker runs a script meanwhile
+        settings = Settings(redis_url=server.url)
+        for limits in ({}, {"anthropic/*": {"concurrency": 1}}):
+            await called(limits_of(settings.override(limits=limits)), request_of(settings), 1)
+        assert "cmdstat_evalsha" not in sync_client(server.url, 2.0).info("commandstats")
 
 
 def test_a_limit_for_no_model_keeps_a_worker_from_starting(redis_url: RedisUrl, stub: StubServer, tmp_path: Path):

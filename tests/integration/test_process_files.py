@@ -65,8 +65,10 @@ def test_each_file_is_answered_in_the_order_of_the_paths(maps: MapScene, folder:
     assert first.get().text == "Sum up a.md.\n\n<file>\n# Tides\n\nThe sea rises.\n</file>"
     assert (first.row.media_type, first.row.size_bytes) == ("text/markdown", 24)
     assert maps.stub.count() == len(READ)
-    counts = by(read_snapshot(maps.settings).total, "task")["kagura.load_file"].counts
-    assert (counts["done"] >= len(READ), counts["handed_back"]) == (True, 0)
+    # Of this tenant: tasks of a map that another test left may be handed back only now.
+    total = read_snapshot(maps.settings).total
+    own = {series: counts for series, counts in total.items() if series.tenant == maps.settings.tenant}
+    assert by(own, "task")["kagura.load_file"].counts["done"] == len(READ)
 
 
 def test_rows_come_while_it_runs(maps: MapScene, folder: Path):

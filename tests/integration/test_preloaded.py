@@ -64,7 +64,8 @@ def fork(preloaded: Preloaded, tmp_path: Path) -> Iterator[Callable[..., Adopted
 
 
 def order_of(log: Path, code: str, *arguments: str) -> Order:
-    return Order(PROGRAM, (code, *arguments), {**os.environ, "ASKED": "a\nb"}, str(log))
+    environment = {**os.environ, "ASKED": "a\nb", "PYTHONPATH": "/one/folder:/another"}
+    return Order(PROGRAM, (code, *arguments), environment, str(log))
 
 
 def facts_of_a_fresh_process(folder: Path) -> dict[str, Any]:
@@ -183,7 +184,8 @@ def test_with_a_thread_nothing_is_forked(tmp_path: Path):
         (WorkerOptions(), True),
         (WorkerOptions("asyncio", environment={"KAGURA_TASKS_TENANT": "a", "OPENAI_API_KEY": ""}), True),
         (WorkerOptions("gevent"), False),
-        (WorkerOptions(environment={"PYTHONPATH": "/elsewhere"}), False),
+        (WorkerOptions(environment={"PYTHONPATH": "/elsewhere"}), True),
+        (WorkerOptions(environment={"PYTHONWARNINGS": "error"}), False),
         (WorkerOptions(environment={"LITELLM_LOG": "DEBUG"}), False),
         (WorkerOptions(environment={"SSL_CERT_FILE": "/elsewhere"}), False),
     ],

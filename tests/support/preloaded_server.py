@@ -15,6 +15,7 @@ import runpy
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -54,14 +55,21 @@ def settle(owner: int) -> None:
 
 def become(order: dict[str, Any]) -> None:
     """Have the environment, the arguments and the files that a fresh process would be given."""
+    environment = order["environment"]
+    # The working folder comes first.
+    sys.path[1 : 1 + len(_python_path(os.environ))] = _python_path(environment)
     os.environ.clear()
-    os.environ.update(order["environment"])
+    os.environ.update(environment)
     sys.argv[1:] = order["arguments"]
     nothing, log = os.open(os.devnull, os.O_RDONLY), os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for file, number in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(file, number)
     os.close(nothing)
     os.close(log)
+
+
+def _python_path(environment: Mapping[str, str]) -> list[str]:
+    return [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def refuse_threads() -> None:

@@ -52,7 +52,10 @@ _IMPORTED: Final = (
 _PATCHING: Final = ("gevent", "eventlet")
 
 #: Variables that no import of another's package reads. LiteLLM alone reads hundreds.
-_READ_LATER: Final = (ENV_PREFIX, "CHAOS_", "POOL_", "TRACES", "OPENAI_API_KEY", "OPENAI_API_BASE")
+_READ_LATER: Final = (
+    *(ENV_PREFIX, "CHAOS_", "POOL_", "TRACES", "PYTHONPATH", "OPENAI_API_KEY", "OPENAI_API_BASE"),
+    *("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
+)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -16,11 +16,12 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from kagura_tasks.errors import RedisUnreachable
+from kagura_tasks.redis_line import Line, packed
 from kagura_tasks.redis_types import AsyncRedis, SyncRedis
 from kagura_tasks.settings import RedisUrl
 
@@ -37,12 +38,9 @@ _DROPPED = (RedisConnectionError,)
 #: millisecond, so that this many connections serve thousands of calls.
 _MAX_CONNECTIONS = 32
 
-#: Commands in one round trip, and for how long (s) one waits for the round trip before its own.
-_MOST_TOGETHER = 200
-_LONGEST_WAIT_S = 0.01
-
-#: The types of nearly all arguments of commands, and how they are written.
-_WRITERS: dict[type, Callable[[Any], bytes]] = {bytes: bytes, str: str.encode, int: b"%d".__mod__}
+#: What is larger than this, or may have an answer that is, has a connection of its own: all others would wait for it.
+_MOST_BYTES = 64 * 2**10
+_LONG_ANSWERS = frozenset({"GETRANGE"})
 
 _StockAsyncRedis: Any = redis.asyncio.Redis
 
@@ -85,21 +83,17 @@ def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
 
 @lru_cache
 def _interruptible(kind: Any) -> Any:
-    """The class of connections, whose users can be cancelled at any time, and whose commands are quickly written.
+    """The class of connections, whose users can be cancelled at any time, and which can carry a line.
 
     redis-py sends through `asyncio.wait_for`, which in Python 3.11 forgets a cancellation that comes when all is sent.
-    And it asks each argument for a dozen types: a call's commands have forty.
     """
 
     class Interruptible(kind):
         def pack_command(self, *args: Any) -> list[bytes]:
             """See redis-py. Whatever is unusual goes its way."""
-            name, *rest = args
-            if type(name) is not str or any(type(one) not in _WRITERS for one in rest):
-                stock: Any = super()
-                return stock.pack_command(*args)
-            words = [*name.encode().split(), *[_WRITERS[type(one)](one) for one in rest]]
-            return [b"".join([b"*%d\r\n" % len(words), *[b"$%d\r\n%b\r\n" % (len(word), word) for word in words]])]
+            command = packed(args)
+            stock: Any = super()
+            return stock.pack_command(*args) if command is None else [command]
 
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             """See redis-py."""
@@ -120,89 +114,48 @@ def _interruptible(kind: Any) -> Any:
                 await self.disconnect(nowait=True)
                 raise
 
+        def write(self, data: bytes) -> None:
+            """See LineConnection."""
+            self._writer.write(data)
+
+        async def next_answer(self) -> object:
+            """See LineConnection."""
+            try:
+                return await self._parser.read_response()
+            except ResponseError as error:
+                return error
+
     return Interruptible
 
 
 class _SharingRedis(_StockAsyncRedis):
-    """redis-py's own, whose callers share round trips: what is asked for while another is on its way leaves together.
-
-    A round trip costs an event loop several times what a command in it does. Who is alone pays nothing for this, and
-    who asks while a server hangs waits no longer than its own timeout.
-    """
+    """redis-py's own, but for plain commands: all share one connection, and those of a moment share a round trip."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """See redis-py."""
         stock: Any = super()
         stock.__init__(*args, **options)
-        self._trips = 0
-        self._waiting: list[_Asked] = []
-        self._sendings: set[asyncio.Task[None]] = set()
+        pool = self.connection_pool
+        how = pool.connection_kwargs
+        self._line = Line(lambda: pool.connection_class(**how), how["socket_timeout"])
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """See redis-py."""
-        if self._trips:
-            return await self._together(args, options)
+        command = packed(args) if self._is_plain(args, options) else None
+        if command is not None and len(command) <= _MOST_BYTES:
+            return await self._line.ask(command)
         stock: Any = super()
-        self._trips += 1
-        try:
-            return await stock.execute_command(*args, **options)
-        finally:
-            self._trips -= 1
-            self._send_waiting()
+        return await stock.execute_command(*args, **options)
 
-    async def _together(self, args: Any, options: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        asked = _Asked(args, options, loop.create_future())
-        if not self._waiting:
-            loop.call_later(_LONGEST_WAIT_S, self._send_waiting)
-        self._waiting.append(asked)
-        return await asked.answer
+    def _is_plain(self, args: Sequence[Any], options: Mapping[str, object]) -> bool:
+        """redis-py makes nothing else of its answer (`keys` is for a cache on the client's side), which is short."""
+        return args[0] not in self.response_callbacks and args[0] not in _LONG_ANSWERS and options.keys() <= {"keys"}
 
-    def _send_waiting(self) -> None:
-        while self._waiting:
-            some, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
-            sending = asyncio.get_running_loop().create_task(self._send(some), name="kagura-redis")
-            self._sendings.add(sending)
-            sending.add_done_callback(self._sendings.discard)
-
-    async def _send(self, several: list[_Asked]) -> None:
-        self._trips += 1
-        try:
-            answers = await self._pipelined(several)
-        except Exception as error:  # noqa: BLE001 (handed to those who wait)
-            answers = [error] * len(several)
-        except asyncio.CancelledError:  # the loop ends
-            for asked in several:
-                asked.answer.cancel()
-            raise
-        finally:
-            self._trips -= 1
-            self._send_waiting()
-        for asked, answer in zip(several, answers, strict=True):
-            asked.settle(answer)
-
-    async def _pipelined(self, several: list[_Asked]) -> list[object]:
-        async with self.pipeline(transaction=False) as pipeline:
-            for asked in several:
-                pipeline.execute_command(*asked.args, **asked.options)
-            return await pipeline.execute(raise_on_error=False)
-
-
-class _Asked(NamedTuple):
-    """A command, and who waits for its answer."""
-
-    args: Any
-    options: Any
-    answer: asyncio.Future[Any]
-
-    def settle(self, answer: object) -> None:
-        """Hand the answer over, or the error."""
-        if self.answer.done():  # who waited was cancelled
-            return
-        if isinstance(answer, Exception):
-            self.answer.set_exception(answer)
-        else:
-            self.answer.set_result(answer)
+    async def aclose(self, *args: Any, **options: Any) -> None:
+        """See redis-py."""
+        await self._line.close()
+        stock: Any = super()
+        await stock.aclose(*args, **options)
 
 
 def before_closing(close: Callable[[], Awaitable[None]]) -> None:

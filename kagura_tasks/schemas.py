@@ -220,6 +220,10 @@ class Completion(Wire):
         """The model said all that it had to say: only such an answer is worth remembering."""
         return self.finish_reason in ("stop", "tool_calls") and bool(self.text.strip() or self.tool_calls)
 
+    def after(self, attempts: int) -> Completion:
+        """The same answer, for which so many calls were started."""
+        return self if attempts == self.attempts else self.model_copy(update={"attempts": attempts})
+
     def as_cached(self) -> Completion:
         """The same answer, for somebody who did not pay for it."""
         return self.model_copy(update={"cached": True, "attempts": 0})

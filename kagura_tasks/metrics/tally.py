@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from kagura_tasks.metrics.names import BUCKETS_S, ERROR, NONE, Histogram, Series
+from kagura_tasks.quick_json import encoded
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
 
 #: How a delivery ended. What was "retried" goes on in another one.
 Outcome = Literal["done", "failed", "retried", "cancelled", "handed_back"]
+
+#: How often, or how much, by the name of the counter; what is 0 is not sent.
+_Counts = dict[str, int]
 
 #: Picodollars in a dollar. Whole numbers add up exactly, whatever their order.
 USD: Final = 10**12
@@ -107,44 +109,49 @@ class Tally:
 
     def document(self) -> str:
         """All of it, as `add_up.lua` takes it."""
-        counts: dict[Series, Counter[str]] = {self._series: self._of_task()} if self.outcome else {}
+        counts: dict[Series, _Counts] = {self._series: self._of_task()} if self.outcome else {}
         for call in self.calls:
-            counts.setdefault(Series(call.tenant, call.model, self.task), Counter()).update(_of_call(call))
-        return json.dumps([[*series, _texts(some)] for series, some in counts.items()], separators=(",", ":"))
+            _add(counts.setdefault(Series(call.tenant, call.model, self.task), {}), _of_call(call))
+        return encoded([[*series, _texts(some)] for series, some in counts.items()])
 
     @property
     def _series(self) -> Series:
         return Series(self.tenant, self.model, self.task)
 
-    def _of_task(self) -> Counter[str]:
-        counts = Counter({self.outcome or "": 1, "cached": int(self.is_cached and self.outcome == "done")})
-        if self.queue_wait_s is not None:
-            counts.update(_observed(Histogram.QUEUE_WAIT, self.queue_wait_s))
-        return counts
+    def _of_task(self) -> _Counts:
+        return {
+            self.outcome or "": 1,
+            "cached": int(self.is_cached and self.outcome == "done"),
+            **_observed(Histogram.QUEUE_WAIT, self.queue_wait_s),
+        }
 
 
-def _of_call(call: Call) -> Counter[str]:
+def _of_call(call: Call) -> _Counts:
     usage, cost_usd = call.usage, call.usage.cost_usd
-    counts = Counter(
-        calls=1,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_prompt_tokens=usage.cached_prompt_tokens,
-        cost_picousd=0 if cost_usd is None else min(round(cost_usd * USD), _MOST_COST),
-        unpriced_calls=int(cost_usd is None and not call.error),
-    )
-    counts.update(_observed(Histogram.CALL, call.duration_s))
-    if call.first_chunk_s is not None:
-        counts.update(_observed(Histogram.FIRST_CHUNK, call.first_chunk_s))
-    if call.error:
-        counts[f"{ERROR}{call.error}"] += 1
-    return counts
+    return {
+        "calls": 1,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_prompt_tokens": usage.cached_prompt_tokens,
+        "cost_picousd": 0 if cost_usd is None else min(round(cost_usd * USD), _MOST_COST),
+        "unpriced_calls": int(cost_usd is None and not call.error),
+        **_observed(Histogram.CALL, call.duration_s),
+        **_observed(Histogram.FIRST_CHUNK, call.first_chunk_s),
+        f"{ERROR}{call.error}": int(bool(call.error)),
+    }
 
 
-def _observed(histogram: str, seconds: float) -> dict[str, int]:
+def _observed(histogram: str, seconds: float | None) -> _Counts:
+    if seconds is None:
+        return {}
     bucket = Histogram.bucket(histogram, bisect_left(BUCKETS_S, seconds))
     return {bucket: 1, Histogram.sum(histogram): round(seconds * 1e6)}
 
 
-def _texts(counts: Counter[str]) -> dict[str, str]:
+def _add(counts: _Counts, others: _Counts) -> None:
+    for name, by in others.items():
+        counts[name] = counts.get(name, 0) + by
+
+
+def _texts(counts: _Counts) -> dict[str, str]:
     return {name: str(by) for name, by in counts.items() if by > 0}

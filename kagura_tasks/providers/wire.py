@@ -22,6 +22,7 @@ from kagura_tasks.errors import (
     UnknownModel,
 )
 from kagura_tasks.providers.transient import TOO_MANY, by_status
+from kagura_tasks.quick_json import decoded
 from kagura_tasks.schemas import CompletionRequest
 
 TOO_LONG: Final = "prompt and answer do not fit the context window"
@@ -78,7 +79,7 @@ class Reply:
     def json(self) -> object:
         """The body, or None where it is no JSON."""
         try:
-            return cast(object, json.loads(self.body))
+            return decoded(self.body)
         except (ValueError, RecursionError):
             return None
 

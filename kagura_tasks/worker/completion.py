@@ -152,7 +152,7 @@ class CompletionRunner:
             completion = await job.tally.calling(request, call(request, timeout_s))
             place.used(completion)
         # Attempts whose worker died are attempts too.
-        return completion.model_copy(update={"attempts": attempts + job.attempt - 1})
+        return completion.after(attempts + job.attempt - 1)
 
     def _in_order(self, request: CompletionRequest) -> list[CompletionRequest]:
         """The request, and the same for each of its fallbacks."""

@@ -39,11 +39,13 @@ def count_what_ends(app: Celery, settings: Settings) -> None:
             reports()
 
     def count(task: Any = None, state: str | None = None, **_: object) -> None:
-        tally = tallies.ended(task.request, state) if getattr(task, "app", None) is app else None
+        # Celery looks the request up each time that it is asked for it.
+        request: Any = task.request if getattr(task, "app", None) is app else None
+        tally = tallies.ended(request, state)
         if tally is not None:
-            counter.count(tally, tag_of(task.request) or str(task.request.id))
+            counter.count(tally, tag_of(request) or str(request.id))
             for report in reports():
-                report(tally, task.request)
+                report(tally, request)
 
     # Not weak: nobody else keeps these functions alive.
     worker_init.connect(prepare, weak=False)

@@ -14,6 +14,7 @@ from uuid import uuid4
 from kagura_tasks import delivery_keys
 from kagura_tasks.dead_letters import ATTEMPT_HEADER, DEAD_TTL_S, DEATHS_HEADER
 from kagura_tasks.lua import LuaScript
+from kagura_tasks.quick_json import decoded
 from kagura_tasks.redis_types import Argument, SyncRedis
 
 Message = dict[str, Any]
@@ -268,7 +269,7 @@ def _record_of(message: Message) -> str:
 def _decoded(raw: bytes) -> object:
     """What these bytes say; None for what is no JSON: the server's reader lets pass what Python's does not."""
     try:
-        return cast(object, json.loads(raw))
+        return decoded(raw)
     except (ValueError, RecursionError):
         return None
 

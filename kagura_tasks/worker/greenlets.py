@@ -94,12 +94,12 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
 
     def wait(self, awaitable: Awaitable[Any]) -> Any:
         """Called in the greenlet: the awaitable's result. The event loop goes on meanwhile."""
-        steps = awaitable.__await__()
-        resume: Callable[[], Any] = lambda: next(steps)  # noqa: E731
+        steps: Any = awaitable.__await__()
+        thrown: BaseException | None = None
         try:
             while True:
-                future = resume()
-                resume = self._pause(steps, future)
+                future = next(steps) if thrown is None else steps.throw(thrown)
+                thrown = self._pause(future)
         except StopIteration as stop:
             result = stop.value
         except BaseException:
@@ -108,14 +108,13 @@ class GreenletCoroutine(Coroutine[Any, Any, None]):
         self._leave_if_abandoned()
         return result
 
-    def _pause(self, steps: Any, future: Any) -> Callable[[], Any]:
-        """Let the loop go on until the future is done; how to go on then."""
+    def _pause(self, future: Any) -> BaseException | None:
+        """Let the loop go on until the future is done; what asyncio throws at the one who waits."""
         try:
             cast(greenlet, self._hub).switch(future)
-        except BaseException as error:  # noqa: BLE001 (whatever asyncio throws belongs to the one who waits)
-            thrown = self._as_interruption(error)
-            return lambda: steps.throw(thrown)
-        return lambda: next(steps)
+        except BaseException as error:  # noqa: BLE001 (whatever it is)
+            return self._as_interruption(error)
+        return None
 
     def _as_interruption(self, error: BaseException) -> BaseException:
         """A cancellation that stands for something else becomes that."""

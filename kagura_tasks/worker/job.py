@@ -52,10 +52,10 @@ class Delivery:
     may_leave: bool = True
     tally: Tally = field(default_factory=Tally)
 
-    def job(self, request: CompletionRequest) -> Job:
+    def job(self, request: CompletionRequest, looked_up: bool = False, is_streamed: bool = False) -> Job:
         """A job that is all that this task does."""
         self.tally.about(request)
-        return Job(request, **vars(self))
+        return Job(request, looked_up=looked_up, is_streamed=is_streamed, **vars(self))
 
     def part(self, request: CompletionRequest, name: str) -> Job:
         """One of several jobs of this task: with a flight of its own, and a name that it has again in a redelivery."""

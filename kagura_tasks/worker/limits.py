@@ -28,7 +28,7 @@ from kagura_tasks.settings import Settings
 from kagura_tasks.subscriptions import subscriptions
 from kagura_tasks.worker.exchange_records import patiently
 from kagura_tasks.worker.job import Job
-from kagura_tasks.worker.renewals import renewed
+from kagura_tasks.worker.renewals import Renewed
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class RedisLimits:
         await self._enter(ask, job.may_leave, has_elsewhere)
         place = _Taken(usd, estimate.low_usd or 0.0)
         try:
-            with renewed(partial(self._renew, ask), ask.lease_s / _RENEWALS_A_LEASE):
+            with Renewed(partial(self._renew, ask), ask.lease_s / _RENEWALS_A_LEASE):
                 yield place
         except (TransientError, PermanentError) as error:
             place.failed(error)

@@ -32,7 +32,7 @@ from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
 from kagura_tasks.subscriptions import subscriptions
 from kagura_tasks.worker.job import Job, RetryLater
-from kagura_tasks.worker.renewals import renewed
+from kagura_tasks.worker.renewals import Renewed
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class RedisSingleFlight:
 
     async def _lead(self, job: Job, flight: _Flight, call: Call) -> Completion:
         try:
-            with renewed(partial(self._keep, flight), self._lease_s / _RENEWALS_A_LEASE):
+            with Renewed(partial(self._keep, flight), self._lease_s / _RENEWALS_A_LEASE):
                 completion = await call()
         except RetryLater as later:
             await self._hold(flight, later.wait_s)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from kagura_tasks.metrics.tally import Tally
+from kagura_tasks.quick_json import encoded
 
 #: Celery puts its own log in their place.
 _STREAMS: Final = {"stdout": sys.__stdout__, "stderr": sys.__stderr__}
@@ -24,16 +25,20 @@ class TaskLog:
     def __init__(self, where: str) -> None:
         """Take the setting: "stdout" or "stderr"."""
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
-        self._log: Any = structlog.wrap_logger(
+        log: Any = structlog.wrap_logger(
             structlog.WriteLogger(_STREAMS[where]),
-            processors=[stamp, structlog.processors.JSONRenderer()],
+            processors=[stamp, structlog.processors.JSONRenderer(_line_of)],
             wrapper_class=structlog.BoundLogger,
-            cache_logger_on_first_use=True,
         )
+        self._info = log.bind().info
 
     def __call__(self, tally: Tally, request: Any) -> None:
         """Write the line of a task that has ended (a Celery `Context`)."""
-        self._log.info("task", **fields_of(tally, request, time.time()))
+        self._info("task", **fields_of(tally, request, time.time()))
+
+
+def _line_of(fields: Mapping[str, object], **_: object) -> str:
+    return encoded(fields)
 
 
 def fields_of(tally: Tally, request: Any, now_s: float) -> Mapping[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from celery import Celery, Task
 
 from kagura_tasks.plans import OnError, ReducePlan
@@ -30,8 +28,8 @@ def register(app: Celery, runtime: Runtime) -> None:
         """One completion."""
 
         def answer() -> Completion:
-            job = delivery_of(task, tries).job(checked(CompletionRequest, payload))
-            return runtime.run(replace(job, looked_up=looked_up, is_streamed=stream))
+            job = delivery_of(task, tries).job(checked(CompletionRequest, payload), looked_up, stream)
+            return runtime.run(job)
 
         again = {"looked_up": True, **({"stream": True} if stream else {})}
         return finished(task, answer, on_error, (payload,), again)

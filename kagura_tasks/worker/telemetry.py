@@ -14,7 +14,7 @@ from celery.signals import worker_shutdown
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.propagate import extract
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from kagura_tasks.metrics.publishing import TRACE_HEADERS
@@ -47,6 +47,8 @@ class Telemetry:
 
     def __call__(self, tally: Tally, request: Any) -> None:
         """Tell of a task that has ended (a Celery `Context`)."""
+        if not _is_configured():
+            return
         task = self._begun(tally, request)
         inside = trace.set_span_in_context(task)
         for call in tally.calls:
@@ -88,6 +90,13 @@ class Telemetry:
         if not call.error:
             self._tokens.record(call.usage.prompt_tokens, {**attributes, "gen_ai.token.type": "input"})
             self._tokens.record(call.usage.completion_tokens, {**attributes, "gen_ai.token.type": "output"})
+
+
+def _is_configured() -> bool:
+    """Somebody configured an SDK. To tell nobody takes longer than to ask."""
+    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider) or hasattr(
+        metrics.get_meter_provider(), "force_flush"
+    )
 
 
 def _of_task(tally: Tally, request: Any) -> _Attributes:

@@ -25,7 +25,7 @@ PROGRAM = "tests.support.spoken"
 
 #: What a process knows of itself.
 FACTS = """
-import json, os, random, signal, threading
+import json, os, signal, tempfile, threading
 code, *arguments = sys.argv[1:]
 print(json.dumps({
     "runs": [__name__, sys.modules["__main__"].__spec__.name, sys.argv[0], arguments, sys.path, repr(sys.flags)],
@@ -33,6 +33,7 @@ print(json.dumps({
     "files": {number: os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]},
     "signals": {number: repr(signal.getsignal(number)) for number in signal.valid_signals()},
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+    "temporary": tempfile.gettempdir(),
     "threads": threading.active_count(),
 }, sort_keys=True))
 """
@@ -64,7 +65,8 @@ def fork(preloaded: Preloaded, tmp_path: Path) -> Iterator[Callable[..., Adopted
 
 
 def order_of(log: Path, code: str, *arguments: str) -> Order:
-    environment = {**os.environ, "ASKED": "a\nb", "PYTHONPATH": "/one/folder:/another"}
+    asked = {"ASKED": "a\nb", "PYTHONPATH": "/one/folder:/another", "TMPDIR": str(log.parent)}
+    environment = {**os.environ, **asked}
     return Order(PROGRAM, (code, *arguments), environment, str(log))
 
 

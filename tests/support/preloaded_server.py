@@ -14,6 +14,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib import import_module
@@ -61,6 +62,8 @@ def become(order: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = order["arguments"]
+    # An import may have asked for the folder of temporary files, which is then remembered.
+    tempfile.tempdir = None
     nothing, log = os.open(os.devnull, os.O_RDONLY), os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for file, number in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(file, number)

@@ -100,7 +100,9 @@ class Worker:
         self.hostname = f"test-{uuid4().hex[:8]}@localhost"
         self._log = folder / f"{self.hostname}.log"
         ours = {f"{ENV_PREFIX}REDIS_URL": redis_url, "OPENAI_API_KEY": "test-key", "OPENAI_API_BASE": api_base}
-        environment = {**_inherited(), **_AT_IMPORT, **ours, **options.environment}
+        # A pool that is killed leaves the folders of its children's shared memory.
+        temporary = {"TMPDIR": str(folder)}
+        environment = {**_inherited(), **_AT_IMPORT, **temporary, **ours, **options.environment}
         start = _fork if options.can_be_preloaded else _execute
         self._process = start(options.celery_arguments(self.hostname), environment, self._log)
 

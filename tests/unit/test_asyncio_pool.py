@@ -23,7 +23,7 @@ from kagura_tasks.settings import RedisUrl
 from kagura_tasks.worker.coroutine_tasks import refuse_coroutines
 from kagura_tasks.worker.greenlets import Abandoned, GreenletCoroutine, SoftLimit, current_job
 from kagura_tasks.worker.plain_threads import PlainThreads
-from kagura_tasks.worker.pool import collect_less_often
+from kagura_tasks.worker.pool import TaskPool, collect_less_often
 from tests.support.wait import until
 
 
@@ -255,6 +255,33 @@ def test_coroutine_tasks_are_refused_with_the_pools_name():
 def stored(number: int) -> Write:
     """A result of a task."""
     return Write(STORE, (f"result-{number}", f"taken-{number}", "counts"), (f'{{"n": {number}}}', 60))
+
+
+@pytest.fixture
+def pool() -> Generator[TaskPool]:
+    """A pool without a worker around it."""
+    with Celery("tests", set_as_current=False) as app:
+        pool = TaskPool(100, app=app)
+        pool.start()
+        yield pool
+        pool.stop()
+
+
+def test_a_burst_of_tasks_lets_others_have_their_turn(pool: TaskPool):
+    """The first of them go on before the last have started."""
+    order: list[str] = []
+    all_are_there = threading.Event()
+
+    def first() -> None:
+        all_are_there.wait(10)  # the loop takes nothing meanwhile
+        asyncio.get_running_loop().call_soon(order.append, "goes on")
+
+    pool.apply_async(first)
+    for _ in range(99):
+        pool.apply_async(order.append, ["starts"])
+    all_are_there.set()
+    until(lambda: len(order) == 100, what="all of them")
+    assert order.index("goes on") < 50
 
 
 async def test_results_of_one_moment_leave_together(redis_url: RedisUrl, client_of_redis: Any):

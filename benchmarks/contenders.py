@@ -11,7 +11,7 @@ import redis
 from celery import Celery
 
 from benchmarks.celery_records import all_answered
-from benchmarks.harness import Stage, Startable, WorkerSpec
+from benchmarks.harness import ProgramSpec, Stage, Startable, WorkerSpec
 from kagura_tasks import LLMClient, Settings
 from kagura_tasks.connections import celery_url
 from kagura_tasks.queues import LLM
@@ -95,6 +95,15 @@ def ours(concurrency: int, database: int, pool: str = "threads", lane: str = "au
     spec = WorkerSpec("workers.main", pool, concurrency, database, queues=LLM, environment=settings)
     label = f"kagura_tasks, {pool} c{concurrency}, {_LANES[lane]}"
     return Contender(label, spec, open_caller, exact=True, times=times)
+
+
+def supervised(processes: int, concurrency: int, database: int, lane: str = "auto", times: float = 1.0) -> Contender:
+    """`kagura-tasks worker --processes ... --concurrency ...`, on the asyncio pool: so many calls in each process."""
+    one = ours(concurrency, database, "asyncio", lane, times)
+    kind = ("worker", f"--processes={processes}", f"--queues={LLM}", f"--concurrency={concurrency}")
+    quiet = ("--without-gossip", "--without-mingle")
+    spec = ProgramSpec("kagura_tasks.cli", (*kind, *quiet), concurrency, database, environment=one.worker.environment)
+    return replace(one, label=one.label.replace(" c", f" {processes} x c"), worker=spec)
 
 
 def plain(pool: str, concurrency: int, database: int, times: float = 1.0, packages: tuple[str, ...] = ()) -> Contender:

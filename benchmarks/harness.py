@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final, Protocol
 from uuid import uuid4
 
+import psutil
 import redis
 from celery import Celery
 
-from benchmarks.measure import Usage, cpu_seconds
+from benchmarks.measure import Usage, cpu_seconds, family
 from benchmarks.queues.bodies import VARIABLE as BODIES_VARIABLE
 from benchmarks.queues.bodies import Bodies
 from kagura_tasks.connections import celery_url
@@ -157,8 +158,10 @@ class WorkerProcess:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it has ended: `check` says so
-            os.killpg(self._process.pid, number)
+        # Not its group: what a supervisor starts has one of its own.
+        with suppress(psutil.NoSuchProcess):  # it has ended: `check` says so
+            for member in family(self._process.pid):
+                member.send_signal(number)
 
     def stop(self) -> None:
         """End it and its children."""

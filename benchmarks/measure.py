@@ -72,25 +72,26 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> Usage:
-        family = _family(pid)
-        memory = [one.memory_full_info() for one in family]
+        members = family(pid)
+        memory = [one.memory_full_info() for one in members]
         return cls(
             cpu_s=cpu_seconds(pid),
             rss_mb=sum(one.rss for one in memory) / _MB,
             # Only Linux knows what is shared, and the peak.
             pss_mb=sum(getattr(one, "pss", one.rss) for one in memory) / _MB,
-            peak_rss_mb=sum(_peak_rss(one.pid, now.rss) for one, now in zip(family, memory, strict=True)) / _MB,
-            processes=len(family),
+            peak_rss_mb=sum(_peak_rss(one.pid, now.rss) for one, now in zip(members, memory, strict=True)) / _MB,
+            processes=len(members),
         )
 
 
 def cpu_seconds(pid: int) -> float:
     """CPU that a process and its children have used so far, of those that still run."""
-    times = [one.cpu_times() for one in _family(pid)]
+    times = [one.cpu_times() for one in family(pid)]
     return sum(one.user + one.system for one in times)
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
+    """The process and all that come from it."""
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]
 

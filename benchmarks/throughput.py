@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.batch import LEDGER, Batch, interleaved
-from benchmarks.contenders import Contender, ours, plain, quick_pair
+from benchmarks.contenders import Contender, ours, plain, quick_pair, supervised
 from benchmarks.harness import Stage
 from benchmarks.llm_peers import llm_peers, releases
 from benchmarks.measure import Spread, ratios
@@ -67,6 +67,8 @@ def _whole_field() -> Field:
         direct=ours(256, 2, "asyncio", times=4),
         stock=plain("threads", 256, 3),
         others=(
+            supervised(2, 128, 10, "litellm", times=2),
+            supervised(2, 128, 11, times=4),
             ours(256, 4, "threads", "litellm"),
             plain("prefork", 8, 5, times=0.25),
             plain("gevent", 256, 6, packages=("gevent",)),
@@ -143,7 +145,11 @@ def _notes(rounds: int, latency_s: float) -> list[str]:
         "Prefork is bound by its processes, not by its CPU: each holds one call at a time. RSS adds up what its"
         " processes share, PSS does not."
     )
-    return [setting, ways, LEDGER, likeness, prefork]
+    cores = (
+        '"2 x": `kagura-tasks worker --processes 2`, half of the calls in each. Beside it only prefork computes on more'
+        " than one CPU; here the provider, Redis and the caller share those with the workers."
+    )
+    return [setting, ways, LEDGER, likeness, prefork, cores]
 
 
 def _goals(found: Found, field: Field) -> list[str]:

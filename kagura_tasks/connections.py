@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
-from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
@@ -21,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from kagura_tasks.errors import RedisUnreachable
+from kagura_tasks.loops import PerLoop
 from kagura_tasks.redis_line import Line, packed
 from kagura_tasks.redis_types import AsyncRedis, SyncRedis
 from kagura_tasks.settings import RedisUrl
@@ -44,9 +44,8 @@ _LONG_ANSWERS = frozenset({"GETRANGE"})
 
 _StockAsyncRedis: Any = redis.asyncio.Redis
 
-_async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[RedisUrl, float], AsyncRedis]]
-_async_clients = WeakKeyDictionary()
-_closers: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = WeakKeyDictionary()
+_async_clients = PerLoop(dict[tuple[RedisUrl, float], AsyncRedis])
+_closers = PerLoop(list[Callable[[], Awaitable[None]]])
 
 
 @lru_cache(maxsize=32)
@@ -65,7 +64,7 @@ def sync_client(url: RedisUrl, timeout_s: float) -> SyncRedis:
 
 def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
     """The running event loop's client for this address. Opens no connection yet."""
-    clients = _async_clients.setdefault(asyncio.get_running_loop(), {})
+    clients = _async_clients.here()
     client = clients.get((url, timeout_s))
     if client is None:
         pool = cast(Any, redis.asyncio.BlockingConnectionPool).from_url(
@@ -160,14 +159,14 @@ class _SharingRedis(_StockAsyncRedis):
 
 def before_closing(close: Callable[[], Awaitable[None]]) -> None:
     """Call this before the running loop's connections are closed: whoever reads from one has to stop first."""
-    _closers.setdefault(asyncio.get_running_loop(), []).append(close)
+    _closers.here().append(close)
 
 
 async def close_async_clients() -> None:
     """Close the running loop's connections, so that none is left open when the loop ends."""
-    for close in _closers.pop(asyncio.get_running_loop(), []):
+    for close in _closers.take() or []:
         await close()
-    for client in _async_clients.pop(asyncio.get_running_loop(), {}).values():
+    for client in (_async_clients.take() or {}).values():
         await client.aclose()
 
 

@@ -5,14 +5,41 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
 #: Longest time (s) for which a waiting thread does not look whether a signal has come.
 _LOOK_UP_S: Final = 0.25
+
+
+class PerLoop(Generic[T]):
+    """What each event loop has one of. It may hold its loop, so that weak references would keep both for ever."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        """Take what makes one."""
+        self._make = make
+        self._by_loop: dict[asyncio.AbstractEventLoop, T] = {}
+
+    def here(self) -> T:
+        """The running loop's. What belongs to loops that are closed goes when a new one asks."""
+        loop = asyncio.get_running_loop()
+        found = self._by_loop.get(loop)
+        if found is None:
+            for closed in [one for one in list(self._by_loop) if one.is_closed()]:
+                self._by_loop.pop(closed, None)
+            found = self._by_loop[loop] = self._make()
+        return found
+
+    def take(self) -> T | None:
+        """The running loop's, if it has one, which is forgotten."""
+        return self._by_loop.pop(asyncio.get_running_loop(), None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._by_loop.clear()
 
 
 class LoopThread:

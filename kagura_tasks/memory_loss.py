@@ -12,14 +12,14 @@ import json
 import time
 from typing import Any, Final, cast
 from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 from kagura_tasks import task_store
 from kagura_tasks.connections import async_client
 from kagura_tasks.delivery_keys import EPOCH
 from kagura_tasks.errors import TaskLost
+from kagura_tasks.loops import PerLoop
 from kagura_tasks.redis_types import AsyncRedis
-from kagura_tasks.settings import Settings
+from kagura_tasks.settings import RedisUrl, Settings
 
 _EPOCH_TTL_S: Final = 30 * 86_400
 
@@ -35,7 +35,7 @@ _PORTION: Final = 500
 #: kombu's record of the messages that workers hold.
 _UNACKED: Final = "unacked"
 
-_looks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Look] = WeakKeyDictionary()
+_looks = PerLoop(dict[RedisUrl, "_Look"])
 
 
 class LossWatch:
@@ -78,10 +78,10 @@ class LossWatch:
         return await self._client.get(EPOCH)
 
     async def _is_known(self) -> bool:
-        loop = asyncio.get_running_loop()
-        look = _looks.get(loop)
+        looks, broker = _looks.here(), self._settings.broker
+        look = looks.get(broker)
         if look is None or look.is_old:
-            look = _looks[loop] = _Look(self._client)
+            look = looks[broker] = _Look(self._client)
         return self._task_id in await look.ids()
 
     @property

@@ -1,4 +1,4 @@
-"""Writes the results of all tasks of an event loop, those of one moment in one round trip."""
+"""Writes the results of all tasks of an event loop, and waits for Redis where it is away."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import logging
 from itertools import count
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client
+from kagura_tasks.loops import PerLoop
 from kagura_tasks.lua import LuaScript
 from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.settings import RedisUrl
@@ -60,12 +60,12 @@ class ResultWriter:
         self._is_told = True
 
 
-_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[RedisUrl, ResultWriter]] = WeakKeyDictionary()
+_writers = PerLoop(dict[RedisUrl, ResultWriter])
 
 
 def result_writer(url: RedisUrl, timeout_s: float) -> ResultWriter:
     """The writer of the running event loop for this address."""
-    by_url = _by_loop.setdefault(asyncio.get_running_loop(), {})
+    by_url = _writers.here()
     if url not in by_url:
         by_url[url] = ResultWriter(async_client(url, timeout_s))
     return by_url[url]

@@ -7,11 +7,11 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, cast
-from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kagura_tasks.connections import REDIS_AWAY, async_client, before_closing
+from kagura_tasks.loops import PerLoop
 from kagura_tasks.redis_types import AsyncRedis
 from kagura_tasks.settings import RedisUrl
 
@@ -231,12 +231,12 @@ class Subscriptions:
                 listener.offer(None)
 
 
-_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[RedisUrl, Subscriptions]] = WeakKeyDictionary()
+_subscriptions = PerLoop(dict[RedisUrl, Subscriptions])
 
 
 def subscriptions(url: RedisUrl, timeout_s: float) -> Subscriptions:
     """The running event loop's subscriptions on this address."""
-    by_url = _by_loop.setdefault(asyncio.get_running_loop(), {})
+    by_url = _subscriptions.here()
     if url not in by_url:
         opened = by_url[url] = Subscriptions(async_client(url, timeout_s))
 

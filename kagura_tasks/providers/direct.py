@@ -7,12 +7,12 @@ import json
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import aiohttp
 
 from kagura_tasks.connections import before_closing
 from kagura_tasks.errors import ProviderTimeout, ProviderUnavailable, RequestRefused
+from kagura_tasks.loops import PerLoop
 from kagura_tasks.providers import wire
 from kagura_tasks.providers.answers import read_plain
 from kagura_tasks.providers.chunks import DONE, ChunkReader
@@ -52,8 +52,6 @@ _LITELLM_MENDS: Final = (
     b"last message must have role",
     b"parameter index is not a valid field",
 )
-
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
 
 
 class NeedsLiteLLM(Exception):
@@ -243,7 +241,7 @@ async def _read_to_end(content: aiohttp.StreamReader) -> None:
 
 async def _post(route: Route, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
     # A redirect could send the key elsewhere.
-    return await _session().post(route.url, data=body, headers=headers, ssl=route.verify, allow_redirects=False)
+    return await _sessions.here().post(route.url, data=body, headers=headers, ssl=route.verify, allow_redirects=False)
 
 
 async def _whole(response: aiohttp.ClientResponse, model: str) -> wire.Reply:
@@ -261,21 +259,25 @@ async def _bounded(content: aiohttp.StreamReader, model: str) -> bytes:
     return b"".join(parts)
 
 
-def _session() -> aiohttp.ClientSession:
+def _new_session() -> aiohttp.ClientSession:
     """The running loop's session, closed with the loop's other connections."""
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    if session is None or session.closed:
-        session = _sessions[loop] = aiohttp.ClientSession(
-            # How many calls are in flight is decided by whoever makes them.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-            # The whole call is bounded where it is made.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-        )
-        before_closing(session.close)
-    return session
+    before_closing(_close_session)
+    return aiohttp.ClientSession(
+        # How many calls are in flight is decided by whoever makes them.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        # The whole call is bounded where it is made.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=True,
+    )
+
+
+async def _close_session() -> None:
+    if (session := _sessions.take()) is not None:
+        await session.close()
+
+
+_sessions = PerLoop(_new_session)
 
 
 def _refusal(reply: wire.Reply, request: CompletionRequest) -> Exception:

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoScriptError, ResponseError
 
 from kagura_tasks.connections import CANNOT_WRITE_NOW, async_client, before_closing
+from kagura_tasks.loops import PerLoop
 from kagura_tasks.redis_types import Argument, AsyncPipeline, AsyncRedis
 from kagura_tasks.settings import Settings
 from kagura_tasks.streaming.log import APPEND, BEGIN
@@ -151,12 +151,12 @@ def _settle(writer: StreamWriter, reply: object) -> None:
         writer.settle(Reply(reply.decode() if isinstance(reply, bytes) else reply))
 
 
-_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, Publisher]] = WeakKeyDictionary()
+_publishers = PerLoop(dict[Settings, Publisher])
 
 
 def publisher(settings: Settings) -> Publisher:
     """The running event loop's publisher for these settings."""
-    by_settings = _by_loop.setdefault(asyncio.get_running_loop(), {})
+    by_settings = _publishers.here()
     if settings not in by_settings:
         client = async_client(settings.results, settings.redis_timeout_s)
         opened = by_settings[settings] = Publisher(client, StreamTerms.from_settings(settings))

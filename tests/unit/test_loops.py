@@ -1,13 +1,17 @@
-"""An event loop in a thread: what Ctrl-C leaves behind."""
+"""Event loops: what Ctrl-C leaves behind of one in a thread, and what each of several has of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import weakref
 
 import pytest
 
-from kagura_tasks.loops import LoopThread
+from kagura_tasks.connections import async_client
+from kagura_tasks.loops import LoopThread, PerLoop
+from kagura_tasks.settings import RedisUrl
 from tests.support.wait import until
 
 
@@ -34,3 +38,31 @@ def test_a_start_that_is_interrupted_is_made_anew(monkeypatch: pytest.MonkeyPatc
     loop.call_soon_threadsafe(loop.stop)
     until(lambda: not loop.is_running())
     loop.close()
+
+
+def test_each_loop_has_one_of_its_own():
+    """The same as long as it runs, until somebody takes it."""
+    per_loop = PerLoop(list[int])
+
+    async def mine() -> list[int]:
+        here = per_loop.here()
+        assert per_loop.here() is here
+        assert per_loop.take() is here
+        assert per_loop.take() is None
+        return per_loop.here()
+
+    assert asyncio.run(mine()) is not asyncio.run(mine())
+
+
+def test_loops_that_have_ended_are_not_kept(redis_url: RedisUrl):
+    """Though their connections hold them: who asks in a loop for each question must not fill the memory."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def asks() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        assert await async_client(redis_url, 2.0).get("nothing") is None
+
+    for _ in range(10):
+        asyncio.run(asks())
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 1

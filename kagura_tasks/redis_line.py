@@ -104,6 +104,9 @@ class Line:
 
     async def close(self) -> None:
         """Close the connection; whoever waits for an answer is cancelled."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait([self._serving])
@@ -135,19 +138,13 @@ class Line:
             connection = self._new_connection()
             try:
                 await connection.connect()
-                error = await self._lost(connection)
+                self._ask_again(await self._lost(connection))
             except Exception as refused:  # noqa: BLE001 (whatever it is; redis-py has tried twice)
                 self._fail(self._outstanding(), refused)
-                return
             finally:
                 await connection.disconnect(nowait=True)
-            asked = self._outstanding()
-            self._fail([one for one in asked if one.is_second], error)
-            self._waiting = [one for one in asked if not one.is_second]
             if not self._waiting:
                 return
-            for one in self._waiting:
-                one.is_second = True
 
     async def _lost(self, connection: LineConnection) -> Exception:
         """Why the connection was lost; until then its answers are handed out."""
@@ -164,6 +161,15 @@ class Line:
         finally:
             if self._connection is connection:
                 self._connection = None
+
+    def _ask_again(self, error: Exception) -> None:
+        """What was sent, and has no answer, is sent once more, before all else."""
+        self._fail([one for one in self._sent if one.is_second], error)
+        lost = [one for one in self._sent if not one.is_second]
+        for one in lost:
+            one.is_second = True
+        self._sent.clear()
+        self._waiting[:0] = lost
 
     def _fail(self, asked: Iterable[_Asked], error: Exception) -> None:
         for one in asked:

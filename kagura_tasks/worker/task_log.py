@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -19,6 +20,39 @@ _STREAMS: Final = {"stdout": sys.__stdout__, "stderr": sys.__stderr__}
 _DIGITS: Final = 6
 
 
+class LinesOfATurn:
+    """A stream to write lines to. On an event loop, those of one turn leave together.
+
+    While one is written, other threads run; and it takes some time until they give way again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take where the lines go."""
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Write it now, or at the end of the running loop's turn."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._stream.write(line)
+            return
+        if not self._lines:
+            loop.call_soon(self._pour)
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Let go of what is written."""
+        if not self._lines:
+            self._stream.flush()
+
+    def _pour(self) -> None:
+        lines, self._lines = self._lines, []
+        self._stream.write("".join(lines))
+        self._stream.flush()
+
+
 class TaskLog:
     """Writes the lines."""
 
@@ -26,7 +60,7 @@ class TaskLog:
         """Take the setting: "stdout" or "stderr"."""
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
         log: Any = structlog.wrap_logger(
-            structlog.WriteLogger(_STREAMS[where]),
+            structlog.WriteLogger(cast(TextIO, LinesOfATurn(_STREAMS[where] or sys.stdout))),
             processors=[stamp, structlog.processors.JSONRenderer(_line_of)],
             wrapper_class=structlog.BoundLogger,
         )

@@ -90,7 +90,10 @@ class CompletionRunner:
         return Completion(text=written(map(packed, vectors)), model=request.model, finish_reason="stop")
 
     async def _heeding(self, job: Job, call: Call, relay: Relay) -> Completion:
-        return await self.once(job.task_id, lambda: self._said(job, call, relay))
+        if not (self.flights.looks_for_outcomes and job.request.is_cacheable):
+            return await self.once(job.task_id, lambda: self._said(job, call, relay))
+        async with self.heed(job.task_id):
+            return await self._said(job, call, relay)
 
     async def _said(self, job: Job, call: Call, relay: Relay) -> Completion:
         """The answer, in the conversation that it belongs to."""

@@ -1,10 +1,18 @@
 -- Look an answer up, and join the flight towards it where there is none: as its leader, or as a follower.
--- KEYS: entry, stats, flight
+-- KEYS: entry, stats, flight, and the task's record where that is kept here, too
 -- ARGV: new flight's id, task id, lease (ms), stats_ttl (s), looked_up ('1' or ''), id of the flight followed so far,
 --       whether the task is streamed ('1' or '')
 -- A flight is a hash: id, owner (task id), fence (counts who led it), followers, streamed.
--- Returns {'hit', value} | {'lead', id, fence} | {'follow', id, lease left (ms), the owner's task id where that is
+-- Returns {'done', record} for a task that has an outcome: it was delivered again, or cancelled while it waited.
+-- Else {'hit', value} | {'lead', id, fence} | {'follow', id, lease left (ms), the owner's task id where that is
 -- streamed, or ''}
+local record = KEYS[4] and redis.call('GET', KEYS[4])
+if record then
+  local is_json, document = pcall(cjson.decode, record)
+  local status = is_json and type(document) == 'table' and document.status
+  if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return {'done', record} end
+end
+
 local looked_up, following = ARGV[5] ~= '', ARGV[6]
 local value, entry = read_entry(KEYS[1], KEYS[2], ARGV[4])
 if value then

@@ -31,6 +31,7 @@ from kagura_tasks.redis_types import Argument, AsyncRedis
 from kagura_tasks.schemas import Completion, CompletionRequest
 from kagura_tasks.settings import Settings
 from kagura_tasks.subscriptions import subscriptions
+from kagura_tasks.task_store import TaskRecord, record_key
 from kagura_tasks.worker.job import Job, RetryLater
 from kagura_tasks.worker.renewals import Renewed
 
@@ -62,8 +63,15 @@ _LAND = LuaScript.load(_HERE, "land.lua").behind(ADD_UP, LuaScript.load(_CACHE, 
 class SingleFlight(Protocol):
     """Sees to it that equal requests share one call."""
 
+    @property
+    def looks_for_outcomes(self) -> bool:
+        """`answer` finds out, in the step in which it looks for an answer, whether the task has an outcome already."""
+        ...
+
     async def answer(self, job: Job, call: Call, relay: Relay) -> Completion:
         """The remembered answer, another's that is on its way, or that of `call`. Raises what the call raised.
+
+        A task that has an outcome already gets that again, or its error; see `looks_for_outcomes`.
 
         While another's answer is on its way, `relay` gets the id of its task, if that is streamed.
         """
@@ -97,6 +105,7 @@ class RedisSingleFlight:
         self._timeout_s = settings.redis_timeout_s
         self._lease_s = settings.flight_lease_s
         self._ttl_s = settings.cache_ttl_s
+        self.looks_for_outcomes = settings.results == settings.cache
 
     async def answer(self, job: Job, call: Call, relay: Relay) -> Completion:
         """See SingleFlight. While Redis is away, or full, each request makes its own call."""
@@ -124,10 +133,14 @@ class RedisSingleFlight:
         """The answer, a flight to lead or to follow; None where a corrupt entry was in the way and is gone now."""
         request = job.request
         keys = [entry_key(request.tenant, key), stats_key(request.tenant), _flight_key(request, key)]
+        if self.looks_for_outcomes:
+            keys.append(record_key(job.task_id))
         looked_up = "1" if job.looked_up or job.tries else ""
         streamed = "1" if job.is_streamed else ""
         args: list[Argument] = [_new_id(), job.task_id, self._lease_ms, STATS_TTL_S, looked_up, following, streamed]
         match cast("list[bytes | int]", await _JOIN.arun(self._client, keys, args)):
+            case [b"done", bytes(record)]:
+                return TaskRecord.parse(job.task_id, record).completion()
             case [b"hit", bytes(value)]:
                 return await self._remembered(request, key, value)
             case [b"lead", bytes(flight_id), int(fence)]:
@@ -216,6 +229,8 @@ class RedisSingleFlight:
 
 class LocalSingleFlight:
     """Flights of one event loop, around a cache that is no shared Redis."""
+
+    looks_for_outcomes = False
 
     def __init__(self, cache: LLMCache) -> None:
         """Take the cache that answers are looked up and kept in."""

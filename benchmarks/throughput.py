@@ -64,11 +64,12 @@ def run(options: Options, made: Stage) -> Report:
 def _whole_field() -> Field:
     return Field(
         mine=ours(256, 1, "asyncio", "litellm"),
-        direct=ours(256, 2, "asyncio", times=4),
+        # About as long as stock threads need for theirs.
+        direct=ours(256, 2, "asyncio", times=8),
         stock=plain("threads", 256, 3),
         others=(
             supervised(2, 128, 10, "litellm", times=2),
-            supervised(2, 128, 11, times=4),
+            supervised(2, 128, 11, times=8),
             ours(256, 4, "threads", "litellm"),
             plain("prefork", 8, 5, times=0.25),
             plain("gevent", 256, 6, packages=("gevent",)),

@@ -110,8 +110,12 @@ class Line:
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait([self._serving])
-        for asked in self._outstanding():
-            asked.answer.cancel()
+
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        """Whoever cancels the one who serves, as one does who ends all tasks, leaves nobody waiting."""
+        if serving.cancelled() and serving is self._serving:
+            for asked in self._outstanding():
+                asked.answer.cancel()
 
     def _send(self) -> None:
         """Write what waits. Without a connection, somebody has to open one first."""
@@ -119,6 +123,7 @@ class Line:
         if self._connection is None:
             if self._serving is None or self._serving.done():
                 self._serving = asyncio.get_running_loop().create_task(self._serve(), name="kagura-redis")
+                self._serving.add_done_callback(self._ended)
             return
         # Who was cancelled meanwhile wants nothing.
         asked, self._waiting = [one for one in self._waiting if not one.answer.done()], []

@@ -173,6 +173,19 @@ async def test_closing_leaves_nobody_waiting(watching: Watching, operator: Any):
     assert waiting.cancelled()
 
 
+async def test_who_ends_all_tasks_leaves_nobody_waiting(watching: Watching, operator: Any):
+    """The one who reads the answers is a task as well."""
+    operator.client_pause(10_000, all=False)
+    waiting = watching.ask_for("a")
+    await watching.wrote(connections=1, writes=2)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    operator.client_unpause()
+    assert await watching.ask_for("b") == b"b"
+
+
 async def test_without_a_server_everybody_learns_it():
     """At once; and when it is back, all goes on."""
     with EmbeddedRedis() as server:

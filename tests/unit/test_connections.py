@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import IntEnum
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,6 +31,22 @@ def ours() -> Connection:
 async def test_a_command_is_written_as_redis_py_writes_it(name: str, rest: list[object]):
     """Byte for byte, whatever its arguments are."""
     assert b"".join(ours().pack_command(name, *rest)) == b"".join(Connection().pack_command(name, *rest))
+
+
+async def test_what_is_large_has_a_connection_of_its_own(redis_url: RedisUrl, client_of_redis: Any):
+    """All others would wait until it is through."""
+    client: Any = async_client(redis_url, 5.0)
+
+    def connections() -> int:
+        return client_of_redis.info("clients")["connected_clients"]
+
+    await asyncio.gather(*(client.get("nothing") for _ in range(50)))
+    before = connections()
+    text = "x" * 200_000
+    assert await client.eval("return #ARGV[1]", 0, "short") == 5
+    assert connections() == before
+    assert await client.eval("return #ARGV[1]", 0, text) == len(text)
+    assert connections() == before + 1
 
 
 async def test_what_is_no_argument_is_refused():

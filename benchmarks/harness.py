@@ -28,7 +28,7 @@ from kagura_tasks.embedded_redis import EmbeddedRedis, tied_to_this_process
 from kagura_tasks.settings import ENV_PREFIX, RedisUrl
 from kagura_tasks.worker.coroutine_tasks import POOL
 from tests.support.llm import StubServer, server_process
-from tests.support.workers import NOT_INHERITED
+from tests.support.workers import NOT_INHERITED, started
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -116,16 +116,7 @@ class WorkerProcess:
         """Start it. It is killed with this process."""
         self.hostname = hostname
         self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                tied_to_this_process(spec.command(hostname)),
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = started(spec.command(hostname), environment, log)
 
     def usage(self) -> Usage:
         """Memory now, and CPU so far."""
@@ -159,9 +150,14 @@ class WorkerProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         # Not its group: what a supervisor starts has one of its own.
-        with suppress(psutil.NoSuchProcess):  # it has ended: `check` says so
-            for member in family(self._process.pid):
+        for member in self._family():
+            with suppress(psutil.NoSuchProcess):
                 member.send_signal(number)
+
+    def _family(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return family(self._process.pid)
+        return []  # it has ended: `check` says so
 
     def stop(self) -> None:
         """End it and its children."""

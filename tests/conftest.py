@@ -28,7 +28,7 @@ from tests.support.workers import NOT_INHERITED, Fleet, Worker, WorkerOptions
 _WORKERS_DATABASE, _TESTS_DATABASE, _FLEETS_DATABASE = 0, 1, 2
 
 #: The folders of tests, by how long one of their files takes.
-_QUICKER_AND_QUICKER = ("chaos", "e2e", "integration", "contracts", "fundamentals", "unit")
+_QUICKER_AND_QUICKER = ("chaos", "e2e", "integration", "contracts", "unit")
 
 # No deadline: a machine that others use, too, says nothing about the code. No database: a run leaves no files.
 hypothesis.settings.register_profile("kagura", deadline=None, database=None)

@@ -176,10 +176,11 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(NOT_INHERITED)}
 
 
-def _execute(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A program in a session of its own, whose output is added to the log. It is killed with this process."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            tied_to_this_process([sys.executable, "-m", "celery", *arguments]),
+            tied_to_this_process(command),
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -187,6 +188,10 @@ def _execute(arguments: list[str], environment: dict[str, str], log: Path) -> su
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _execute(arguments: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    return started([sys.executable, "-m", "celery", *arguments], environment, log)
 
 
 def _fork(arguments: list[str], environment: dict[str, str], log: Path) -> AdoptedProcess:

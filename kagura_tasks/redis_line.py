@@ -104,27 +104,23 @@ class Line:
 
     async def close(self) -> None:
         """Close the connection; whoever waits for an answer is cancelled."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait([self._serving])
-
-    def _ended(self, serving: asyncio.Task[None]) -> None:
-        """Whoever cancels the one who serves, as one does who ends all tasks, leaves nobody waiting."""
-        if serving.cancelled() and serving is self._serving:
-            for asked in self._outstanding():
-                asked.answer.cancel()
+        self._cancel_all()
+        if self._connection is not None:
+            await self._drop(self._connection)
 
     def _send(self) -> None:
-        """Write what waits. Without a connection, somebody has to open one first."""
+        """Write what waits, and let somebody read the answers; without a connection, that one opens it first."""
         self._is_due = False
-        if self._connection is None:
-            if self._serving is None or self._serving.done():
-                self._serving = asyncio.get_running_loop().create_task(self._serve(), name="kagura-redis")
-                self._serving.add_done_callback(self._ended)
-            return
+        if self._connection is not None:
+            self._write(self._connection)
+        if (self._sent or self._waiting) and (self._serving is None or self._serving.done()):
+            self._serving = asyncio.get_running_loop().create_task(self._serve(), name="kagura-redis")
+            self._serving.add_done_callback(self._ended)
+
+    def _write(self, connection: LineConnection) -> None:
         # Who was cancelled meanwhile wants nothing.
         asked, self._waiting = [one for one in self._waiting if not one.answer.done()], []
         if not asked:
@@ -133,39 +129,59 @@ class Line:
         for one in asked:
             one.sent_at = now
         self._sent.extend(asked)
-        self._connection.write(b"".join([one.command for one in asked]))
+        connection.write(b"".join([one.command for one in asked]))
         if self._watch is None:
             self._look_at(now + self._timeout_s)
 
     async def _serve(self) -> None:
-        """Hand out answers until the connection is lost, and nobody waits for another."""
-        while True:
-            connection = self._new_connection()
-            try:
-                await connection.connect()
-                self._ask_again(await self._lost(connection))
-            except Exception as refused:  # noqa: BLE001 (whatever it is; redis-py has tried twice)
-                self._fail(self._outstanding(), refused)
-            finally:
-                await connection.disconnect(nowait=True)
-            if not self._waiting:
-                return
+        """Hand out answers while anybody waits for one. No longer: the task would be left over when its loop ends."""
+        while self._sent or self._waiting:
+            connection = self._connection or await self._opened()
+            if connection is not None:
+                self._write(connection)
+                await self._hand_out(connection)
 
-    async def _lost(self, connection: LineConnection) -> Exception:
-        """Why the connection was lost; until then its answers are handed out."""
-        self._connection = connection
+    async def _opened(self) -> LineConnection | None:
+        """A new connection; None where there is none, which all have been told."""
+        connection = self._new_connection()
         try:
-            self._send()
-            while True:
+            await connection.connect()
+        except Exception as refused:  # noqa: BLE001 (whatever it is; redis-py has tried twice)
+            self._fail(self._outstanding(), refused)
+            await self._drop(connection)
+            return None
+        except asyncio.CancelledError:
+            await self._drop(connection)
+            raise
+        self._connection = connection
+        return connection
+
+    async def _hand_out(self, connection: LineConnection) -> None:
+        """Give everybody the answer, until nobody waits for another or the connection is lost."""
+        try:
+            while self._sent:
                 answer = await connection.next_answer()
                 self._sent.popleft().settle(answer)
-        except RedisError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 (an answer that nobody asked for, say: nobody shall wait in vain)
-            return RedisConnectionError(f"the connection was lost ({type(error).__name__})")
-        finally:
-            if self._connection is connection:
-                self._connection = None
+        except Exception as error:  # noqa: BLE001 (whatever it is: nobody shall wait in vain)
+            await self._drop(connection)
+            self._ask_again(error if isinstance(error, RedisError) else _lost(error))
+        except asyncio.CancelledError:
+            await self._drop(connection)
+            raise
+
+    async def _drop(self, connection: LineConnection) -> None:
+        if self._connection is connection:
+            self._connection = None
+        await connection.disconnect(nowait=True)
+
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        """Whoever cancels the one who serves, as one does who ends all tasks, leaves nobody waiting."""
+        if serving.cancelled() and serving is self._serving:
+            self._cancel_all()
+
+    def _cancel_all(self) -> None:
+        for asked in self._outstanding():
+            asked.answer.cancel()
 
     def _ask_again(self, error: Exception) -> None:
         """What was sent, and has no answer, is sent once more, before all else."""
@@ -210,6 +226,10 @@ class Line:
         if self._serving is not None:
             self._serving.cancel()
         self._serving = self._connection = None
+
+
+def _lost(error: Exception) -> RedisConnectionError:
+    return RedisConnectionError(f"the connection was lost ({type(error).__name__})")
 
 
 def _too_late() -> RedisTimeoutError:

@@ -9,9 +9,7 @@ import weakref
 
 import pytest
 
-from kagura_tasks.connections import async_client
 from kagura_tasks.loops import LoopThread, PerLoop
-from kagura_tasks.settings import RedisUrl
 from tests.support.wait import until
 
 
@@ -54,13 +52,13 @@ def test_each_loop_has_one_of_its_own():
     assert asyncio.run(mine()) is not asyncio.run(mine())
 
 
-def test_loops_that_have_ended_are_not_kept(redis_url: RedisUrl):
-    """Though their connections hold them: who asks in a loop for each question must not fill the memory."""
+def test_loops_that_have_ended_are_not_kept():
+    """Though what they had holds them: who asks in a loop for each question must not fill the memory."""
+    per_loop = PerLoop(asyncio.get_running_loop)
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 
     async def asks() -> None:
-        loops.append(weakref.ref(asyncio.get_running_loop()))
-        assert await async_client(redis_url, 2.0).get("nothing") is None
+        loops.append(weakref.ref(per_loop.here()))
 
     for _ in range(10):
         asyncio.run(asks())

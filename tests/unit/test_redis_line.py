@@ -173,6 +173,18 @@ async def test_closing_leaves_nobody_waiting(watching: Watching, operator: Any):
     assert waiting.cancelled()
 
 
+async def test_who_is_answered_leaves_no_task(watching: Watching):
+    """Python would tell of it where a loop is closed: an application may close its loops in its own way."""
+    before = asyncio.all_tasks()
+    await asyncio.gather(*(watching.ask_for(number) for number in range(3)))
+
+    async def is_alone() -> bool:
+        return asyncio.all_tasks() <= before
+
+    await auntil(is_alone, what="no further task")
+    assert len(watching.connections) == 1
+
+
 async def test_who_ends_all_tasks_leaves_nobody_waiting(watching: Watching, operator: Any):
     """The one who reads the answers is a task as well."""
     operator.client_pause(10_000, all=False)

@@ -45,7 +45,6 @@ async def main() -> None:
         completion = await result
         decision = result.decision
         print(f"{query}\n  {decision.agent if decision else '?'}: {completion.text}")
-    await client.aclose()
 
 
 if __name__ == "__main__":

@@ -323,7 +323,10 @@ class LLMClient(RoutingCalls, FileCalls):
         await self.result(task_id).acancel()
 
     async def aclose(self) -> None:
-        """Close the running event loop's connections to Redis, as before the loop ends. The client stays usable."""
+        """Close the running event loop's connections to Redis now. The client stays usable.
+
+        `asyncio.run` closes them by itself, as does whatever else shuts its loop's asynchronous generators down.
+        """
         await close_async_clients()
 
     def _requested(self, prompt: Prompt | CompletionRequest, options: dict[str, Any]) -> CompletionRequest:

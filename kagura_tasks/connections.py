@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from kagura_tasks.errors import RedisUnreachable
-from kagura_tasks.loops import PerLoop
+from kagura_tasks.loops import PerLoop, at_the_end
 from kagura_tasks.redis_line import Line, packed
 from kagura_tasks.redis_types import AsyncRedis, SyncRedis
 from kagura_tasks.settings import RedisUrl
@@ -46,6 +46,7 @@ _StockAsyncRedis: Any = redis.asyncio.Redis
 
 _async_clients = PerLoop(dict[tuple[RedisUrl, float], AsyncRedis])
 _closers = PerLoop(list[Callable[[], Awaitable[None]]])
+_ends = PerLoop(lambda: at_the_end(close_async_clients))
 
 
 @lru_cache(maxsize=32)
@@ -63,10 +64,11 @@ def sync_client(url: RedisUrl, timeout_s: float) -> SyncRedis:
 
 
 def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
-    """The running event loop's client for this address. Opens no connection yet."""
+    """The running event loop's client for this address, closed when the loop ends. Opens no connection yet."""
     clients = _async_clients.here()
     client = clients.get((url, timeout_s))
     if client is None:
+        _ = _ends.here()
         pool = cast(Any, redis.asyncio.BlockingConnectionPool).from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
@@ -159,6 +161,7 @@ class _SharingRedis(_StockAsyncRedis):
 
 def before_closing(close: Callable[[], Awaitable[None]]) -> None:
     """Call this before the running loop's connections are closed: whoever reads from one has to stop first."""
+    _ = _ends.here()
     _closers.here().append(close)
 
 

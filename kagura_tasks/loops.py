@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -40,6 +41,26 @@ class PerLoop(Generic[T]):
     def clear(self) -> None:
         """Forget all."""
         self._by_loop.clear()
+
+
+def at_the_end(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    """Let the running loop await this when `asyncio.run`, or whatever else runs it, ends it. Keep what is returned.
+
+    Asyncio has no callback for that, but closes the asynchronous generators that are open, to which it holds weak
+    references: https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.shutdown_asyncgens
+    A loop that is closed without it, or never, does not call this.
+    """
+    generator = _until_the_end(close)
+    with suppress(StopIteration):  # as far as its yield, which needs nobody to wait
+        generator.__anext__().send(None)
+    return generator
+
+
+async def _until_the_end(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await close()
 
 
 class LoopThread:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import hypothesis
 import pytest
-import pytest_asyncio
 import redis
 
 from kagura_tasks.client import LLMClient
@@ -197,19 +195,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     load_settings.cache_clear()
     yield
     load_settings.cache_clear()
-
-
-@pytest_asyncio.fixture
-async def _connections_of_the_loop() -> AsyncIterator[None]:
-    yield
-    await close_async_clients()
-
-
-@pytest.fixture(autouse=True)
-def no_open_connection(request: pytest.FixtureRequest) -> None:
-    """An asynchronous test's loop ends with it: its connections must not be found open by another test."""
-    if inspect.iscoroutinefunction(request.function):
-        request.getfixturevalue("_connections_of_the_loop")
 
 
 @pytest.fixture(autouse=True, scope="session")

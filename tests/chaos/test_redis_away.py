@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from kagura_tasks import LLMClient, Settings
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.errors import RedisUnreachable
 from tests.support.llm import StubServer
-from tests.support.loops import run
 from tests.support.wait import until
 from tests.support.workers import Fleet, WorkerOptions
 
@@ -35,7 +35,7 @@ def test_each_call_ends_within_five_seconds_and_names_the_address(kind: str, cal
     client = LLMClient(redis_url=hanging if kind == "hanging" else "redis://:hunter2@127.0.0.1:1/0")
     calls = {
         "submit": lambda: client.complete("hi"),
-        "await": lambda: run(client.acomplete("hi")),
+        "await": lambda: asyncio.run(client.acomplete("hi")),
         "get": lambda: client.result("some-id").get(timeout_s=1),
         "status": lambda: client.result("some-id").status(),
         "cancel": lambda: client.cancel("some-id"),

@@ -10,7 +10,6 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from kagura_tasks.connections import close_async_clients
 from kagura_tasks.conversations.local import LocalConversations
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.store import Conversations, RedisConversations
@@ -83,7 +82,7 @@ class Sequences(RuleBasedStateMachine):
     def claim(self) -> None:
         """The same turns, or none in both."""
         token = uuid4().hex
-        claims = [asyncio.run(_claimed(place, self.name, token)) for place in self.places]
+        claims = [asyncio.run(place.claim(self.name, token, _HOLD_MS)) for place in self.places]
         assert [claim is None for claim in claims] in ([True] * 2, [False] * 2)
         if claims[0] is not None:
             redis, local = claims
@@ -96,7 +95,7 @@ class Sequences(RuleBasedStateMachine):
         if self.claims:
             index = data.draw(st.integers(0, len(self.claims) - 1))
             claims = zip(self.places, self.claims[index], strict=True)
-            folded = [asyncio.run(_folded(place, self.name, claim, summary)) for place, claim in claims]
+            folded = [asyncio.run(place.fold(self.name, claim, summary)) for place, claim in claims]
             assert folded[0] == folded[1]
 
     @invariant()
@@ -106,21 +105,6 @@ class Sequences(RuleBasedStateMachine):
         assert (redis.summary, plain(redis.turns)) == (local.summary, plain(local.turns))
         numbers = [turn.number for turn in local.turns]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
-
-
-async def _claimed(place: Conversations, name: ConversationName, token: str) -> Any:
-    return await _and_close(place.claim(name, token, _HOLD_MS))
-
-
-async def _folded(place: Conversations, name: ConversationName, claim: Claim, summary: str | None) -> bool:
-    return await _and_close(place.fold(name, claim, summary))
-
-
-async def _and_close(step: Any) -> Any:
-    try:
-        return await step
-    finally:
-        await close_async_clients()
 
 
 def test_both_places_do_the_same(redis_url: RedisUrl):

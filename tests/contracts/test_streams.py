@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kagura_tasks import Settings
-from kagura_tasks.connections import close_async_clients
 from kagura_tasks.errors import RequestRefused
 from kagura_tasks.schemas import Usage
 from kagura_tasks.settings import RedisUrl
@@ -212,29 +211,26 @@ async def test_any_interleaving_gives_the_same_text(
     """Whenever readers come, leave and come back, each gets each event once, in order, and the writer's text."""
     name = StreamName("test", uuid4().hex)
     place.forget()
-    try:
-        writer = place.outlet.open(name)
-        readers = [asyncio.create_task(_hop(place, name, 0, 1000))]
-        written: list[str] = []
-        for number, (piece, pause) in enumerate(zip(pieces, pauses, strict=False)):
-            readers += [asyncio.create_task(_hop(place, name, 0, each)) for at, each in joins if at == number]
-            if number == restart:
-                writer.restart()
-                written = []
-            writer.write(piece)
-            written.append(piece)
-            if pause is not None:
-                await asyncio.sleep(pause)
-        text = "".join(written)
-        await writer.done(whole(text))
-        readers += [asyncio.create_task(_hop(place, name, 0, each)) for at, each in joins if at >= len(pieces)]
-        async with asyncio.timeout(20):
-            for events in await asyncio.gather(*readers):
-                assert numbers(events) == list(range(1, len(events) + 1))
-                assert text_of(events) == text
-                assert isinstance(events[-1], Done)
-    finally:
-        await close_async_clients()
+    writer = place.outlet.open(name)
+    readers = [asyncio.create_task(_hop(place, name, 0, 1000))]
+    written: list[str] = []
+    for number, (piece, pause) in enumerate(zip(pieces, pauses, strict=False)):
+        readers += [asyncio.create_task(_hop(place, name, 0, each)) for at, each in joins if at == number]
+        if number == restart:
+            writer.restart()
+            written = []
+        writer.write(piece)
+        written.append(piece)
+        if pause is not None:
+            await asyncio.sleep(pause)
+    text = "".join(written)
+    await writer.done(whole(text))
+    readers += [asyncio.create_task(_hop(place, name, 0, each)) for at, each in joins if at >= len(pieces)]
+    async with asyncio.timeout(20):
+        for events in await asyncio.gather(*readers):
+            assert numbers(events) == list(range(1, len(events) + 1))
+            assert text_of(events) == text
+            assert isinstance(events[-1], Done)
 
 
 async def _hop(place: Place, name: StreamName, after: int, each: int) -> list[Event]:

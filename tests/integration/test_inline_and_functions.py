@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -11,7 +12,6 @@ from kagura_tasks import LLMCache, LLMClient, Settings, call_llm, functions, get
 from kagura_tasks.app import create_app
 from kagura_tasks.errors import RequestRefused, ResultTimeout, TaskCancelled
 from tests.support.llm import LlmServer, StubServer
-from tests.support.loops import run
 from tests.support.workers import ROOT, Fleet, Worker
 
 
@@ -34,7 +34,7 @@ def test_inline_needs_neither_redis_nor_worker(openai_is_the_stub: StubServer, p
     assert {result.get(timeout_s=90).text for result in results} == {"Here."}  # the first one imports LiteLLM
     again = client.complete(prompt)
     assert (again.text, again.cached, stub.count()) == ("Here.", True, 1)
-    assert run(client.acomplete(prompt)).cached
+    assert asyncio.run(client.acomplete(prompt)).cached
     stub.script(status=400, body="{}")
     with pytest.raises(RequestRefused):
         client.complete(f"{prompt} no")

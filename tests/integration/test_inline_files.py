@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,6 @@ from kagura_tasks.errors import FileDamaged, FileNotAllowed, RequestRefused
 from tests.support import files
 from tests.support.lanes import MARKS
 from tests.support.llm import StubServer
-from tests.support.loops import run
 from tests.support.wait import until
 
 pytestmark = MARKS
@@ -57,7 +57,7 @@ def test_it_is_the_same_for_async_code_and_by_its_id(inline_client: LLMClient, f
         assert len(await result) == 4
         return [one.path async for one in inline_client.files(result.id)]
 
-    assert sorted(run(paths())) == ["a.md", "b.docx", "cut.pdf", "d.bin"]
+    assert sorted(asyncio.run(paths())) == ["a.md", "b.docx", "cut.pdf", "d.bin"]
 
 
 def test_what_failed_is_tried_again_alone(inline_client: LLMClient, folder: Path, stub: StubServer):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from kagura_tasks import LLMClient
@@ -9,7 +11,6 @@ from kagura_tasks.errors import BudgetExceeded, MapExpired, MapFailed, RequestRe
 from kagura_tasks.groups import Answer, MapItem
 from tests.support.lanes import MARKS
 from tests.support.llm import StubServer
-from tests.support.loops import run
 from tests.support.map_scene import texts
 from tests.support.wait import until
 
@@ -31,7 +32,7 @@ def test_answers_are_in_order_and_errors_in_their_place(inline_client: LLMClient
 def test_no_more_than_the_window_is_in_flight(inline_client: LLMClient, stub: StubServer):
     """At any moment, by the provider's ledger; and async code waits as well."""
     stub.script(echoes=True, delay_s=0.02)
-    answers = run(_answers_of(inline_client, [f"item {number}" for number in range(30)]))
+    answers = asyncio.run(_answers_of(inline_client, [f"item {number}" for number in range(30)]))
     assert texts(answers) == [f"item {number}" for number in range(30)]
     assert stub.peak() <= 4
 

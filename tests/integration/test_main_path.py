@@ -20,7 +20,6 @@ from kagura_tasks.errors import (
     TaskCancelled,
 )
 from tests.support.llm import LlmServer, StubServer
-from tests.support.loops import run
 from tests.support.workers import Fleet, Worker
 
 
@@ -112,7 +111,7 @@ def test_a_planted_pickle_is_a_miss_and_nothing_runs(
     client_of_redis.set(key, pickle.dumps(Bomb()), ex=60)
     assert not client.complete(prompt).cached
     assert not (tmp_path / "executed").exists()
-    assert run(client.cache.stats(client.settings.tenant))["corrupt"] == 1
+    assert asyncio.run(client.cache.stats(client.settings.tenant))["corrupt"] == 1
     assert llm.count(prompt) == 2
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
@@ -22,10 +21,9 @@ TIMEOUT_S = 0.5
 
 
 @pytest_asyncio.fixture
-async def client(redis_url: RedisUrl) -> AsyncIterator[Any]:
+async def client(redis_url: RedisUrl) -> Any:
     """The loop's client."""
-    yield async_client(redis_url, TIMEOUT_S)
-    await close_async_clients()
+    return async_client(redis_url, TIMEOUT_S)
 
 
 async def test_each_gets_its_own_answer(client: Any):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +11,6 @@ import redis
 from kagura_tasks import LLMClient, Settings
 from kagura_tasks.errors import RequestRefused
 from tests.support.llm import StubServer
-from tests.support.loops import run
 from tests.support.wait import until
 from tests.support.workers import Fleet
 
@@ -34,7 +34,7 @@ def test_equal_calls_over_four_processes_are_one_provider_request(
     assert {answer.text for answer in answers} == {"One answer."}
     assert stub.count() == 1
     assert sum(not answer.cached for answer in answers) == 1
-    stats = run(client.cache.stats(settings.tenant))
+    stats = asyncio.run(client.cache.stats(settings.tenant))
     assert (stats["misses"], stats["shared"], stats["hits"]) == (50, 49, 0)
 
 

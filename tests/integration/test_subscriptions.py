@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -34,10 +34,9 @@ def channel() -> str:
 
 
 @pytest_asyncio.fixture
-async def hub(redis_url: RedisUrl) -> AsyncIterator[Subscriptions]:
+async def hub(redis_url: RedisUrl) -> Subscriptions:
     """The loop's subscriptions."""
-    yield subscriptions(redis_url, 2.0)
-    await close_async_clients()
+    return subscriptions(redis_url, 2.0)
 
 
 def connections(client: redis.Redis) -> list[dict[str, str]]:

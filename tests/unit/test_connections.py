@@ -14,6 +14,8 @@ from redis.exceptions import DataError
 
 from kagura_tasks.connections import async_client
 from kagura_tasks.settings import RedisUrl
+from kagura_tasks.subscriptions import subscriptions
+from tests.support.wait import until
 
 ARGUMENTS = st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.floats()))
 
@@ -55,3 +57,24 @@ async def test_what_is_no_argument_is_refused():
         with pytest.raises(DataError):
             ours().pack_command("SET", "key", wrong)
     assert b"".join(ours().pack_command(b"SET", Step.FIRST)) == b"".join(Connection().pack_command(b"SET", Step.FIRST))
+
+
+def test_connections_end_with_their_loop(redis_url: RedisUrl, client_of_redis: Any):
+    """`asyncio.run` closes all kinds of them: nothing is left for the garbage collector, which would warn."""
+
+    def connections() -> int:
+        return client_of_redis.info("clients")["connected_clients"]
+
+    async def asks() -> list[object]:
+        client: Any = async_client(redis_url, 5.0)
+        hub = subscriptions(redis_url, 5.0)
+        async with hub.listen("kagura:test") as listener:
+            await listener.confirmed(5.0)
+            await asyncio.gather(client.get("nothing"), client.eval("return 1", 0, "x" * 200_000))
+        assert connections() == before + 3
+        return [client, hub]
+
+    before = connections()
+    held = asyncio.run(asks())
+    until(lambda: connections() == before)
+    assert held

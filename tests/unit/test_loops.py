@@ -6,10 +6,12 @@ import asyncio
 import gc
 import inspect
 import weakref
+from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 
 import pytest
 
-from kagura_tasks.loops import LoopThread, PerLoop
+from kagura_tasks.loops import LoopThread, PerLoop, at_the_end
 from tests.support.wait import until
 
 
@@ -64,3 +66,25 @@ def test_loops_that_have_ended_are_not_kept():
         asyncio.run(asks())
     gc.collect()
     assert sum(loop() is not None for loop in loops) <= 1
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "is over"])
+def test_who_runs_a_loop_closes_what_it_had(how: str):
+    """Once, while the loop still runs, however its work ended and whatever was closed by hand before."""
+    closed: list[bool] = []
+
+    async def close() -> None:
+        await asyncio.sleep(0)
+        closed.append(asyncio.get_running_loop().is_running())
+
+    async def work() -> None:
+        kept.append(at_the_end(close))
+        if how == "raises":
+            raise KeyError
+        if how == "is over":
+            await kept[0].aclose()
+
+    kept: list[AsyncGenerator[None]] = []
+    with nullcontext() if how != "raises" else pytest.raises(KeyError):
+        asyncio.run(work())
+    assert closed == [True]

@@ -17,7 +17,6 @@ from kagura_tasks.plans import ReducePlan, enveloped, error_in, parts_of
 from kagura_tasks.schemas import Completion, CompletionRequest, Usage
 from kagura_tasks.worker.job import Delivery, Job
 from kagura_tasks.worker.reducing import Reducer, halves, packed, room_for_prompt
-from tests.support.loops import run
 
 TEMPLATE = "Sum up:{% for part in parts %} {{ part }}{% endfor %}"
 DELIVERY = Delivery("task", "tag", attempt=1)
@@ -273,7 +272,7 @@ def test_every_part_reaches_the_answer_once(words: list[int], window: int, takes
     model = Model(window=window, takes=takes)
     parts = [part(number, count) for number, count in enumerate(words)]
     try:
-        completion = run(reduced(model, parts, plan(TEMPLATE.replace(" }}", " | trim }}"))))
+        completion = asyncio.run(reduced(model, parts, plan(TEMPLATE.replace(" }}", " | trim }}"))))
     except ContextTooLong:
         return
     assert completion.text == "+".join(str(number) for number in range(len(parts)))

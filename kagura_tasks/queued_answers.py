@@ -85,7 +85,7 @@ class QueuedAnswer:
     async def _wait(self, loss: LossWatch) -> TaskRecord:
         """Subscribe, look, and then look whenever something is announced."""
         hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
-        async with hub.listen(record_key(self._task_id)) as listener:
+        with hub.listen(record_key(self._task_id)) as listener:
             await listener.confirmed(None)
             record = await self._look(loss)
             while record is None:

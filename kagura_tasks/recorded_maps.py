@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Final
 
 from kagura_tasks.connections import REDIS_AWAY, redis_errors
@@ -105,7 +105,8 @@ class RecordedMap:
 
     async def ended(self) -> None:
         """Return once all items have ended. Raises what ended the map before, MapExpired and ResultTimeout."""
-        async with self._news() as news:
+        with self._news() as news:
+            await news.confirmed(self._settings.redis_timeout_s)
             while not await self._has_ended():
                 while (heard := await news.next()) and not heard & _OF_THE_WHOLE:
                     pass
@@ -117,7 +118,8 @@ class RecordedMap:
 
     async def _follow(self, read: Callable[[int], Awaitable[Page]], cursor: int) -> AsyncGenerator[list[MapOutcome]]:
         """Subscribe, read what is there, and then read whenever an end is announced."""
-        async with self._news() as news:
+        with self._news() as news:
+            await news.confirmed(self._settings.redis_timeout_s)
             while True:
                 page = await self._read(read, cursor)
                 if page is not None and page.cursor > cursor:
@@ -130,12 +132,10 @@ class RecordedMap:
                 else:
                     _ = await news.next()
 
-    @asynccontextmanager
-    async def _news(self) -> AsyncGenerator[_News]:
+    @contextmanager
+    def _news(self) -> Generator[_News]:
         hub = subscriptions(self._settings.broker, self._settings.redis_timeout_s)
-        async with hub.listen(self._name.key) as listener:
-            with suppress(TimeoutError):
-                await listener.confirmed(self._settings.redis_timeout_s)
+        with hub.listen(self._name.key) as listener:
             yield _News(listener, self._settings.wait_timeout_s, self._give_up)
 
     async def _read(self, read: Callable[[int], Awaitable[Page]], cursor: int) -> Page | None:
@@ -179,6 +179,11 @@ class _News:
         self._patience_s = patience_s
         self._give_up = give_up
         self.note()
+
+    async def confirmed(self, timeout_s: float) -> None:
+        """Return when nothing will be missed any more, or after so long: the next look finds out that Redis is away."""
+        with suppress(TimeoutError):
+            await self._listener.confirmed(timeout_s)
 
     def note(self) -> None:
         """Something was heard, or read."""

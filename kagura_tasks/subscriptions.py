@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -95,13 +95,13 @@ class _Wire:
     async def open(self, channels: Iterable[str]) -> None:
         """Connect and subscribe."""
         await self._connection.connect()
-        await self.send("SUBSCRIBE", *channels)
+        self.send("SUBSCRIBE", *channels)
 
-    async def send(self, *words: str) -> None:
-        """Send a command; its answer is among the frames."""
+    def send(self, *words: str) -> None:
+        """Send a command, soon; its answer is among the frames. Who reads them finds out where it cannot be sent."""
         if not self._connection.is_connected:
             raise RedisConnectionError("the connection was closed")
-        await self._connection.send_command(*words, check_health=False)
+        self._connection.write(b"".join(self._connection.pack_command(*words)))
 
     async def frame(self, timeout_s: float) -> list[object] | None:
         """The next thing that comes; None where nothing does in time."""
@@ -125,9 +125,13 @@ class Subscriptions:
         self._wire: _Wire | None = None
         self._reader: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
-    async def listen(self, *channels: str) -> AsyncGenerator[Listener]:
-        """A listener on the channels; what is published once it is `confirmed` arrives."""
+    @contextmanager
+    def listen(self, *channels: str) -> Generator[Listener]:
+        """A listener on the channels; what is published once it is `confirmed` arrives.
+
+        Nothing in it is asynchronous: when a loop ends, asyncio closes all asynchronous generators at once, also one
+        that another is in the middle of, whose end then fails.
+        """
         loop = asyncio.get_running_loop()
         listener = Listener([self._confirmations.setdefault(channel, loop.create_future()) for channel in channels])
         unheard = [channel for channel in channels if channel not in self._listeners]
@@ -135,10 +139,10 @@ class Subscriptions:
             self._listeners.setdefault(channel, set()).add(listener)
         try:
             if unheard:
-                await self._subscribe(unheard)
+                self._subscribe(unheard)
             yield listener
         finally:
-            await self._leave(channels, listener)
+            self._leave(channels, listener)
 
     async def close(self) -> None:
         """Close the connection. Listeners hear nothing more."""
@@ -147,15 +151,15 @@ class Subscriptions:
             await asyncio.wait([self._reader])
             self._reader = None
 
-    async def _subscribe(self, channels: Sequence[str]) -> None:
+    def _subscribe(self, channels: Sequence[str]) -> None:
         if self._reader is None:
             # The reader subscribes to all channels when it connects, these among them.
             self._reader = asyncio.create_task(self._read_until_idle(), name="kagura-subscriptions")
         elif self._wire is not None:
             with suppress(*_BROKEN):
-                await self._wire.send("SUBSCRIBE", *channels)
+                self._wire.send("SUBSCRIBE", *channels)
 
-    async def _leave(self, channels: Sequence[str], listener: Listener) -> None:
+    def _leave(self, channels: Sequence[str], listener: Listener) -> None:
         for channel in channels:
             self._listeners[channel].discard(listener)
         unheard = [channel for channel in channels if not self._listeners[channel]]
@@ -164,7 +168,7 @@ class Subscriptions:
             del self._confirmations[channel]
         if unheard and self._wire is not None:
             with suppress(*_BROKEN):
-                await self._wire.send("UNSUBSCRIBE", *unheard)
+                self._wire.send("UNSUBSCRIBE", *unheard)
 
     async def _read_until_idle(self) -> None:
         """Serve listeners, over one connection after the other, until there has been none for a while."""
@@ -175,7 +179,7 @@ class Subscriptions:
                 await wire.open({_IDLE_CHANNEL, *known})
                 self._wire = wire
                 if late := self._listeners.keys() - known:
-                    await wire.send("SUBSCRIBE", *late)  # they came while the connection was being made
+                    wire.send("SUBSCRIBE", *late)  # they came while the connection was being made
                 await self._read(wire)
                 self._reader = None
                 return
@@ -204,7 +208,7 @@ class Subscriptions:
             match frame:
                 case None:
                     idle_s += 0.0 if self._listeners else _HEALTH_CHECK_S
-                    await wire.send("PING")
+                    wire.send("PING")
                 case [b"subscribe", bytes(channel), *_]:
                     self._confirm(channel.decode())
                 case [b"message", bytes(channel), bytes(payload)]:

@@ -84,7 +84,7 @@ class Subscriber:
         hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
         loss = LossWatch(self._settings, self._name.task_id)
         self._heard_at = time.monotonic()
-        async with hub.listen(self._name.key, record_key(self._name.task_id)) as listener:
+        with hub.listen(self._name.key, record_key(self._name.task_id)) as listener:
             await self._confirmed(listener)
             events = await self._look(loss)
             while True:

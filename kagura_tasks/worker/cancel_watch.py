@@ -58,7 +58,7 @@ class CancelWatch:
 
     async def _watch(self) -> None:
         hub = subscriptions(self._settings.results, self._settings.redis_timeout_s)
-        async with hub.listen(task_store.CANCELLED) as listener:
+        with hub.listen(task_store.CANCELLED) as listener:
             with suppress(TimeoutError):
                 await listener.confirmed(self._settings.redis_timeout_s)
             # For what was announced before.

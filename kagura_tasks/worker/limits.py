@@ -226,7 +226,7 @@ class RedisLimits:
     async def _waited(self, ask: Ask, verdict: Verdict, look: Callable[[], Awaitable[Verdict]]) -> Verdict:
         """What is said after a short wait. A place that others give back is announced."""
         hub = subscriptions(self._settings.broker, self._settings.redis_timeout_s)
-        async with hub.listen(TURNS + ask.ticket) as turn:
+        with hub.listen(TURNS + ask.ticket) as turn:
             while isinstance(verdict, Stay):
                 with suppress(TimeoutError):
                     await turn.next(verdict.look_s)

@@ -212,7 +212,7 @@ class RedisSingleFlight:
     async def _follow(self, flight: _Flight) -> Completion | None:
         """The leader's outcome, or None when it is time to join again: its lease ended, or was renewed meanwhile."""
         hub = subscriptions(self._url, self._timeout_s)
-        async with hub.listen(flight.outcome_key) as listener:
+        with hub.listen(flight.outcome_key) as listener:
             try:
                 # A Redis that hangs ends here as well: joining again finds out, and the call is made without it.
                 await listener.confirmed(self._lease_s)

@@ -48,7 +48,7 @@ async def test_what_is_published_after_the_confirmation_arrives(
     hub: Subscriptions, client_of_redis: redis.Redis, channel: str
 ):
     """Once `confirmed` returns, every payload is delivered, in order."""
-    async with hub.listen(channel) as listener:
+    with hub.listen(channel) as listener:
         await listener.confirmed(WAIT_S)
         for number in range(100):
             assert client_of_redis.publish(channel, str(number)) == 1
@@ -57,7 +57,7 @@ async def test_what_is_published_after_the_confirmation_arrives(
 
 async def test_a_silent_channel_is_a_timeout(hub: Subscriptions, channel: str):
     """Waiting ends with TimeoutError, and can go on afterwards."""
-    async with hub.listen(channel) as listener:
+    with hub.listen(channel) as listener:
         await listener.confirmed(WAIT_S)
         with pytest.raises(TimeoutError):
             await listener.next(0.01)
@@ -65,7 +65,7 @@ async def test_a_silent_channel_is_a_timeout(hub: Subscriptions, channel: str):
 
 async def test_all_listeners_share_one_connection(hub: Subscriptions, client_of_redis: redis.Redis, channel: str):
     """Two listeners on one channel both hear it; one on another channel does not; the server sees one connection."""
-    async with hub.listen(channel) as first, hub.listen(channel) as second, hub.listen(channel + ":2") as other:
+    with hub.listen(channel) as first, hub.listen(channel) as second, hub.listen(channel + ":2") as other:
         for listener in (first, second, other):
             await listener.confirmed(WAIT_S)
         assert len(connections(client_of_redis)) == 1
@@ -82,7 +82,7 @@ async def test_listeners_that_come_while_it_connects_are_heard(
     async def hear(number: int) -> bytes | None:
         for _ in range(number):
             await asyncio.sleep(0)  # each comes a step of the loop later than the one before
-        async with hub.listen(f"{channel}:{number}") as listener:
+        with hub.listen(f"{channel}:{number}") as listener:
             await listener.confirmed(WAIT_S)
             client_of_redis.publish(f"{channel}:{number}", str(number))
             return await listener.next(WAIT_S)
@@ -94,7 +94,7 @@ async def test_a_broken_connection_wakes_everybody_and_is_made_anew(
     hub: Subscriptions, client_of_redis: redis.Redis, channel: str
 ):
     """Something may have been missed: each listener gets None, and from then on hears again."""
-    async with hub.listen(channel) as first, hub.listen(channel + ":2") as second:
+    with hub.listen(channel) as first, hub.listen(channel + ":2") as second:
         await first.confirmed(WAIT_S)
         await second.confirmed(WAIT_S)
         (connection,) = connections(client_of_redis)
@@ -109,7 +109,7 @@ async def test_a_server_that_comes_back_is_found(channel: str):
     """A server that dies and starts again wakes the listeners, which then hear again."""
     with EmbeddedRedis() as server:
         hub = subscriptions(server.url, 2.0)
-        async with hub.listen(channel) as listener:
+        with hub.listen(channel) as listener:
             await listener.confirmed(WAIT_S)
             await asyncio.to_thread(server.kill)
             assert await listener.next(WAIT_S) is None
@@ -126,8 +126,8 @@ async def test_the_last_one_to_leave_unsubscribes(
     """A channel stays subscribed while anybody listens, and no longer; a while later the connection goes, too."""
     monkeypatch.setattr("kagura_tasks.subscriptions._HEALTH_CHECK_S", 0.1)
     monkeypatch.setattr("kagura_tasks.subscriptions._IDLE_S", 0.3)
-    async with hub.listen(channel) as first:
-        async with hub.listen(channel), hub.listen(channel + ":2") as other:
+    with hub.listen(channel) as first:
+        with hub.listen(channel), hub.listen(channel + ":2") as other:
             await first.confirmed(WAIT_S)
             await other.confirmed(WAIT_S)
         await auntil(lambda: _heard_by(client_of_redis, channel + ":2", 0), WAIT_S)
@@ -146,7 +146,7 @@ async def test_the_next_one_finds_the_connection_open(hub: Subscriptions, client
     first: set[str] = set()
     seen: set[str] = set()
     for number in range(3):
-        async with hub.listen(f"{channel}:{number}") as listener:
+        with hub.listen(f"{channel}:{number}") as listener:
             await listener.confirmed(WAIT_S)
             seen = {connection["id"] for connection in connections(client_of_redis)}
             first = first or seen
@@ -157,7 +157,7 @@ async def test_the_next_one_finds_the_connection_open(hub: Subscriptions, client
 async def test_one_can_come_back_to_a_channel(hub: Subscriptions, client_of_redis: redis.Redis, channel: str):
     """Leaving and coming back, again and again, is a new subscription each time."""
     for number in range(20):
-        async with hub.listen(channel) as listener:
+        with hub.listen(channel) as listener:
             await listener.confirmed(WAIT_S)
             client_of_redis.publish(channel, str(number))
             assert await listener.next(WAIT_S) == str(number).encode()
@@ -167,7 +167,7 @@ async def test_a_slow_listener_is_told_that_it_missed_something(
     hub: Subscriptions, client_of_redis: redis.Redis, channel: str
 ):
     """Whoever does not read keeps the newest payloads and finds a None in front; the others miss nothing."""
-    async with hub.listen(channel) as slow, hub.listen(channel) as quick:
+    with hub.listen(channel) as slow, hub.listen(channel) as quick:
         await slow.confirmed(WAIT_S)
         for number in range(1000):
             client_of_redis.publish(channel, str(number))
@@ -183,10 +183,10 @@ async def test_a_listener_that_is_cancelled_leaves(hub: Subscriptions, client_of
     """A waiter whose task is cancelled is gone; the others go on."""
 
     async def wait_for_ever() -> None:
-        async with hub.listen(channel + ":2") as listener:
+        with hub.listen(channel + ":2") as listener:
             await listener.next(None)
 
-    async with hub.listen(channel) as other:
+    with hub.listen(channel) as other:
         await other.confirmed(WAIT_S)
         waiting = asyncio.create_task(wait_for_ever())
         await auntil(lambda: _heard_by(client_of_redis, channel + ":2", 1), WAIT_S)

@@ -68,7 +68,7 @@ def test_connections_end_with_their_loop(redis_url: RedisUrl, client_of_redis: A
     async def asks() -> list[object]:
         client: Any = async_client(redis_url, 5.0)
         hub = subscriptions(redis_url, 5.0)
-        async with hub.listen("kagura:test") as listener:
+        with hub.listen("kagura:test") as listener:
             await listener.confirmed(5.0)
             await asyncio.gather(client.get("nothing"), client.eval("return 1", 0, "x" * 200_000))
         assert connections() == before + 3

@@ -13,7 +13,10 @@ import pytest
 from kagura_tasks import LLMCache, LLMClient
 from kagura_tasks.settings import Settings
 from kagura_tasks.streams import TextStream
+from tests.support.lanes import MARKS
 from tests.support.llm import StubServer
+
+pytestmark = MARKS
 
 #: What can be read piece by piece, while it comes.
 READ: dict[str, Callable[[LLMClient, str], AsyncIterable[object]]] = {
@@ -26,9 +29,11 @@ READ: dict[str, Callable[[LLMClient, str], AsyncIterable[object]]] = {
 }
 
 
-@pytest.fixture(params=["Redis remembers", "the process remembers"])
+@pytest.fixture(params=["workers answer", "the process remembers", "the process answers"])
 def client(request: pytest.FixtureRequest, settings: Settings) -> LLMClient:
-    """Readers of the latter look at what they read."""
+    """Between the reader and Redis are others, who read as well."""
+    if request.param == "the process answers":
+        return request.getfixturevalue("inline_client")
     return LLMClient(settings, cache=LLMCache("memory") if request.param == "the process remembers" else None)
 
 

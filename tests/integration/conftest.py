@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from kagura_tasks.settings import RedisUrl, Settings
 from tests.support.canvas import Canvas
 from tests.support.llm import StubServer
 from tests.support.redis_keys import keys_without_ttl
+from tests.support.results import collect_results
 from tests.support.routing_scene import TIMEOUT_S, Route, RoutingScene
 from tests.support.tool_scene import ToolScene, tool_worker
 from tests.support.workers import Fleet, WorkerOptions
@@ -53,7 +53,7 @@ def canvas_app(canvas_url: RedisUrl) -> Iterator[Celery]:
     # Celery goes on waiting for some results of nested canvas. They say goodbye to Redis, which must be there.
     for pending in app.backend._pending_results:
         pending.clear()
-    gc.collect()
+    collect_results()
     app.close()
 
 

@@ -21,6 +21,7 @@ from kagura_tasks.embedded_redis import EmbeddedRedis
 from kagura_tasks.errors import KaguraTasksError
 from kagura_tasks.settings import Settings
 from tests.support.llm import StubServer
+from tests.support.results import collect_results
 from tests.support.wait import until
 from tests.support.workers import Fleet, Worker, WorkerOptions
 
@@ -73,6 +74,7 @@ def scene(stub_server: StubServer, tmp_path_factory: pytest.TempPathFactory) -> 
             settings = Settings(redis_url=server.url, default_model=MODEL, tenant="acme")
             yield Scene(settings, stub_server, worker, traces)
         finally:
+            collect_results()
             fleet.stop()
 
 

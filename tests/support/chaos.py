@@ -19,6 +19,7 @@ from kagura_tasks.connections import sync_client
 from kagura_tasks.delivery_keys import COUNTS, LEASES
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from tests.support.llm import StubServer
+from tests.support.results import collect_results
 from tests.support.wait import until
 from tests.support.workers import Fleet, Worker, WorkerOptions
 
@@ -79,6 +80,7 @@ class Scene:
 
     def close(self) -> None:
         """End the workers."""
+        collect_results()
         if self._app is not None:
             self._app.close()
         self.fleet.stop()

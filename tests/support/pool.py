@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from kagura_tasks.app import create_app
 from kagura_tasks.connections import sync_client
 from kagura_tasks.embedded_redis import EmbeddedRedis
 from tests.support.llm import StubServer
+from tests.support.results import collect_results
 from tests.support.wait import until
 from tests.support.workers import Fleet, Worker, WorkerOptions
 
@@ -79,7 +79,6 @@ def pool_scene(stub: StubServer, folder: Path, *, appendonly: bool = False) -> G
         try:
             yield scene
         finally:
-            # A failed result is a cycle with its error, and speaks to Redis when it is collected.
-            gc.collect()
+            collect_results()
             scene.app.close()
             scene.fleet.stop()

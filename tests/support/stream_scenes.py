@@ -20,6 +20,7 @@ from kagura_tasks.streaming.events import Chunk, Event
 from kagura_tasks.streams import LLMStream
 from tests.support.chaos import worker_options
 from tests.support.llm import StubServer
+from tests.support.results import collect_results
 from tests.support.stream_places import text_of
 from tests.support.wait import until
 from tests.support.workers import Worker
@@ -136,5 +137,6 @@ def pool_scenes(server: EmbeddedRedis, stub: StubServer, folder: Path) -> Iterat
             for pool, (url, worker) in started.items()
         }
     finally:
+        collect_results()
         for _, worker in started.values():
             worker.kill9()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
+
+from kagura_tasks.forks import watch_forks
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class LoopThread:
         self._name = name
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        os.register_at_fork(after_in_child=self._forget)
+        watch_forks(self)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -106,8 +107,8 @@ class LoopThread:
             future.cancel()
             raise
 
-    def _forget(self) -> None:
-        # The parent's thread does not exist in a forked child, and its lock may be held for ever.
+    def on_fork(self) -> None:
+        """See Inherited: the parent's thread does not exist in a forked child, and its lock may be held for ever."""
         self._guard = threading.Lock()
         self._loop = None
 

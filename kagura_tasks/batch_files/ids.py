@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from typing import cast
 
 from kagura_tasks.errors import OutputUnwritable
@@ -15,6 +16,8 @@ class SeenIds:
         """Nothing was seen yet."""
         # Rows may be read by another thread than the one that opened their file, and never by two at once.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        # Python 3.13 and later warn of one that nobody closes.
+        weakref.finalize(self, self._database.close)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; CREATE TABLE seen (id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID; BEGIN"
         )

@@ -6,13 +6,14 @@ import asyncio
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Final, cast
 
 from kagura_tasks.cache.backend import CacheEntry, CacheStats, Selection, usage_of
+from kagura_tasks.forks import ProcessLock, watch_forks
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -27,6 +28,10 @@ CREATE TABLE IF NOT EXISTS counters (tenant TEXT, name TEXT, value REAL NOT NULL
 _COUNT: Final = """
 INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT (tenant, name) DO UPDATE SET value = value + excluded.value
 """
+
+
+#: Connections of this process's parent, kept so that nobody closes them.
+_inherited: Final[list[sqlite3.Connection]] = []
 
 
 def default_path() -> Path:
@@ -55,8 +60,9 @@ class DiskBackend:
         self._path = path or default_path()
         self._max_size = max_size
         self._clock = clock
-        self._lock = Lock()
+        self._lock = ProcessLock()
         self._connection: sqlite3.Connection | None = None
+        watch_forks(self)
 
     def lookup(self, tenant: str, key: str) -> bytes | None:
         """See CacheBackend."""
@@ -104,6 +110,16 @@ class DiskBackend:
                 self._connection.close()
                 self._connection = None
 
+    def on_fork(self) -> None:
+        """See Inherited: SQLite lets a child neither use nor close its parent's connections.
+
+        See https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_file_across_a_fork_
+        """
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            _ = self._closing.detach()
+            self._connection = None
+
     def _open(self) -> sqlite3.Connection:
         """The connection; as a context manager it is one transaction."""
         if self._connection is None:
@@ -113,6 +129,8 @@ class DiskBackend:
             _prefer_wal(connection)
             connection.executescript("PRAGMA synchronous = NORMAL;" + _SCHEMA)
             connection.execute("PRAGMA foreign_keys = ON")
+            # Python 3.13 and later warn of one that nobody closes.
+            self._closing = weakref.finalize(self, connection.close)
             self._connection = connection
         return self._connection
 

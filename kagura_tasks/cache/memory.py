@@ -6,9 +6,9 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 
 from kagura_tasks.cache.backend import CacheEntry, CacheStats, Selection, usage_of
+from kagura_tasks.forks import ProcessLock
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MemoryBackend:
         self._entries: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._counters: dict[str, Counter[str]] = {}
         self._usd_saved: dict[str, float] = {}
-        self._lock = Lock()
+        self._lock = ProcessLock()
 
     def lookup(self, tenant: str, key: str) -> bytes | None:
         """See CacheBackend."""

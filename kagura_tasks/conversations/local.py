@@ -6,12 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Final
 
 from kagura_tasks.conversations.names import ConversationName
 from kagura_tasks.conversations.store import ids_kept
 from kagura_tasks.conversations.turns import Appended, Claim, History, NewTurn, Turn, turn_tokens
+from kagura_tasks.forks import ProcessLock
 from kagura_tasks.schemas import ConversationBounds
 
 #: The part of its bounds that is left of a conversation when turns fall out to be summed up: a summary costs a call of
@@ -44,7 +44,7 @@ class LocalConversations:
         """Take how many conversations are kept at most, and what says the time (Unix s)."""
         self._most = most
         self._clock = clock
-        self._lock = Lock()
+        self._lock = ProcessLock()
         self._conversations: OrderedDict[ConversationName, _Conversation] = OrderedDict()
 
     def append(self, name: ConversationName, turns: Sequence[NewTurn], bounds: ConversationBounds) -> Appended:

@@ -7,7 +7,6 @@ pool are busy, and while the main loop is blocked.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from celery.worker import state
 
 from kagura_tasks.connections import REDIS_AWAY
 from kagura_tasks.errors import ConfigurationError
+from kagura_tasks.forks import watch_forks
 from kagura_tasks.worker.deliveries import Claimed, Deliveries, Message, Missing, deaths_of, headers_of, is_waiting
 from kagura_tasks.worker.holdings import Held, Holdings
 
@@ -90,7 +90,7 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._telling = threading.Lock()
         self._is_needed: Callable[[], bool] = lambda: True
-        os.register_at_fork(after_in_child=self._forget)
+        watch_forks(self)
 
     def start(self, is_needed: Callable[[], bool]) -> None:
         """Start the thread, unless it runs. It ends when it is not needed any more, and nothing is held."""
@@ -134,6 +134,12 @@ class LeaseKeeper:
             self._return()
         except REDIS_AWAY:
             self._wake.set()
+
+    def on_fork(self) -> None:
+        """See Inherited: a forked child holds nothing, its parent does."""
+        self.holdings = Holdings()
+        self._telling = threading.Lock()
+        self._thread = None
 
     def _run(self) -> None:
         was_away = False
@@ -199,12 +205,6 @@ class LeaseKeeper:
             if lease in found:
                 self.deliveries.restore(found[lease], died=False)
             self.holdings.returned(lease)
-
-    def _forget(self) -> None:
-        # A forked child holds nothing: its parent does.
-        self.holdings = Holdings()
-        self._telling = threading.Lock()
-        self._thread = None
 
 
 def is_stopping() -> bool:

@@ -22,6 +22,7 @@ from redis.retry import Retry
 from kagura_tasks.errors import RedisUnreachable
 from kagura_tasks.loops import PerLoop, at_the_end
 from kagura_tasks.redis_line import Line, packed
+from kagura_tasks.redis_loans import Loans
 from kagura_tasks.redis_types import AsyncRedis, SyncRedis
 from kagura_tasks.settings import RedisUrl
 
@@ -42,6 +43,7 @@ _MAX_CONNECTIONS = 32
 _MOST_BYTES = 64 * 2**10
 _LONG_ANSWERS = frozenset({"GETRANGE"})
 
+_StockRedis: Any = redis.Redis
 _StockAsyncRedis: Any = redis.asyncio.Redis
 
 _async_clients = PerLoop(dict[tuple[RedisUrl, float], AsyncRedis])
@@ -60,7 +62,7 @@ def sync_client(url: RedisUrl, timeout_s: float) -> SyncRedis:
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 1, supported_errors=_DROPPED),
     )
-    return cast(SyncRedis, redis.Redis(connection_pool=pool))
+    return cast(SyncRedis, _LendingRedis(connection_pool=pool))
 
 
 def async_client(url: RedisUrl, timeout_s: float) -> AsyncRedis:
@@ -129,6 +131,32 @@ def _interruptible(kind: Any) -> Any:
     return Interruptible
 
 
+class _LendingRedis(_StockRedis):
+    """redis-py's own, but for plain commands: they borrow their connection with less ado."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """See redis-py."""
+        stock: Any = super()
+        stock.__init__(*args, **options)
+        pool = self.connection_pool
+        how = pool.connection_kwargs
+        self._loans = Loans(lambda: pool.connection_class(**how), _MAX_CONNECTIONS, how["socket_timeout"])
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """See redis-py."""
+        command = packed(args) if _is_plain(self, args, options) else None
+        if command is not None:
+            return self._loans.ask(command)
+        stock: Any = super()
+        return stock.execute_command(*args, **options)
+
+    def close(self) -> None:
+        """See redis-py."""
+        self._loans.close()
+        stock: Any = super()
+        stock.close()
+
+
 class _SharingRedis(_StockAsyncRedis):
     """redis-py's own, but for plain commands: all share one connection, and those of a moment share a round trip."""
 
@@ -142,21 +170,22 @@ class _SharingRedis(_StockAsyncRedis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """See redis-py."""
-        command = packed(args) if self._is_plain(args, options) else None
+        command = packed(args) if _is_plain(self, args, options) and args[0] not in _LONG_ANSWERS else None
         if command is not None and len(command) <= _MOST_BYTES:
             return await self._line.ask(command)
         stock: Any = super()
         return await stock.execute_command(*args, **options)
-
-    def _is_plain(self, args: Sequence[Any], options: Mapping[str, object]) -> bool:
-        """redis-py makes nothing else of its answer (`keys` is for a cache on the client's side), which is short."""
-        return args[0] not in self.response_callbacks and args[0] not in _LONG_ANSWERS and options.keys() <= {"keys"}
 
     async def aclose(self, *args: Any, **options: Any) -> None:
         """See redis-py."""
         await self._line.close()
         stock: Any = super()
         await stock.aclose(*args, **options)
+
+
+def _is_plain(client: Any, args: Sequence[Any], options: Mapping[str, object]) -> bool:
+    """redis-py makes nothing else of the command's answer (`keys` is for a cache on the client's side)."""
+    return args[0] not in client.response_callbacks and options.keys() <= {"keys"}
 
 
 def before_closing(close: Callable[[], Awaitable[None]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kagura_tasks import forks
+from kagura_tasks.settings import RedisUrl
 
 #: A parent that forks while a thread holds `lock`, or just so; what it does later is what its child does.
 _PROGRAM = """
@@ -70,6 +71,28 @@ assert write("after")
 print(asyncio.run(backend.stats()).size)
 """
 
+_ON_REDIS = """
+import os, sys
+from kagura_tasks.connections import sync_client
+from kagura_tasks.settings import RedisUrl
+
+client = sync_client(RedisUrl(sys.argv[1]), 5.0)
+
+def ask(me):
+    return [client.eval("return ARGV[1]", 0, f"{me}-{turn}") for turn in range(500)] == [
+        f"{me}-{turn}".encode() for turn in range(500)
+    ]
+
+assert ask("before")
+children = []
+for number in range(3):
+    children.append(os.fork())
+    if not children[-1]:
+        os._exit(0 if ask(number) else 1)
+assert ask("parent")
+print(*[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+
 
 def _run(program: str, *arguments: str) -> str:
     command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", program, *arguments]
@@ -104,3 +127,8 @@ def test_what_is_gone_is_not_told():
     del holder
     _ = gc.collect()
     assert len(forks._known) == before
+
+
+def test_a_child_asks_redis_over_connections_of_its_own(redis_url: RedisUrl):
+    """Also through a client that its parent has used. Nobody gets another's answers."""
+    assert _run(_ON_REDIS, redis_url) == "0 0 0"

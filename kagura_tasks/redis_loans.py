@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from kagura_tasks.forks import watch_forks
 
@@ -55,11 +56,7 @@ class Loans:
         except Empty:
             raise RedisConnectionError("all connections are in use") from None
         try:
-            connection = self._lent(idle)
-            try:
-                return _answer(connection, command)
-            finally:
-                idle.append(connection)
+            return self._answer_over(self._lent(idle), command, idle)
         finally:
             places.put(None)
 
@@ -74,6 +71,21 @@ class Loans:
         self._places = SimpleQueue[None]()
         for _ in range(self._most):
             self._places.put(None)
+
+    def _answer_over(self, connection: LoanedConnection, command: bytes, idle: deque[LoanedConnection]) -> Any:
+        is_clean = False
+        try:
+            answer = _answer(connection, command)
+            is_clean = True
+            return answer
+        except ResponseError:
+            is_clean = True
+            raise
+        finally:
+            # A signal can interrupt anything: an answer that nobody has read must not be the next one's.
+            if not is_clean:
+                connection.disconnect()
+            idle.append(connection)
 
     def _lent(self, idle: deque[LoanedConnection]) -> LoanedConnection:
         try:

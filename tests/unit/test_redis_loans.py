@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import redis
+from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -131,6 +132,25 @@ def test_who_is_interrupted_leaves_no_answer_for_the_next_one(counted: Counted, 
         signal.signal(signal.SIGALRM, before)
     assert [counted.ask_for(number) for number in range(3)] == [b"0", b"1", b"2"]
     assert counted.made == 1
+
+
+def test_who_is_interrupted_before_reading_leaves_no_answer_either(server: EmbeddedRedis):
+    """A signal's handler may raise at any point, as Celery's does at a soft time limit."""
+    counted = Counted(server.url, most=1)
+    connection = counted._connection()
+    read, interrupts = connection.read_response, iter([True])
+
+    def interrupted() -> Any:
+        if next(interrupts, False):
+            raise SoftTimeLimitExceeded
+        return read()
+
+    connection.read_response = interrupted
+    counted.loans._idle.append(connection)
+    with pytest.raises(SoftTimeLimitExceeded):
+        counted.ask_for("one")
+    assert counted.ask_for("two") == b"two"
+    counted.loans.close()
 
 
 def test_where_all_are_lent_one_is_waited_for(server: EmbeddedRedis, operator: Any):

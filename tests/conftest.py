@@ -50,8 +50,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         used = list(getattr(item, "funcargs", {}).values())
-        fleets = [worker for fleet in used if isinstance(fleet, Fleet) for worker in fleet.workers]
-        for worker in {*fleets, *(one for one in used if isinstance(one, Worker))}:
+        fleets = [fleet for one in used if isinstance(fleet := getattr(one, "fleet", one), Fleet)]
+        of_fleets = [worker for fleet in fleets for worker in fleet.workers]
+        for worker in {*of_fleets, *(one for one in used if isinstance(one, Worker))}:
             report.sections.append((f"log of {worker.hostname}", worker.tail()))
     return report
 

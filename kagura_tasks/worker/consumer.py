@@ -41,7 +41,14 @@ _MOST_EVENTS: Final = 1000
 
 
 class Request(_StockRequest):
-    """Celery's own, which notes that a child of the pool died of it."""
+    """Celery's own, which notes that the pool began it, and that a child of the pool died of it."""
+
+    def on_accepted(self, pid: int | None, time_accepted: float) -> None:
+        """See Celery."""
+        channel = self._message.channel
+        if isinstance(channel, Channel):
+            channel.holdings.begin(self._message.delivery_tag)
+        super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """See Celery."""

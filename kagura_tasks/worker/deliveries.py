@@ -143,18 +143,19 @@ class Deliveries:
             found += self._readable((lease, record) for lease, record in pairs if record is not None)
         return found
 
-    def restore(self, claimed: Claimed, *, died: bool, front: bool = True) -> bool:
-        """Put the message back into its list, as a further attempt; whether it was still there.
+    def restore(self, claimed: Claimed, *, died: bool, was_begun: bool = True, front: bool = True) -> bool:
+        """Put the message back into its list, under another tag; whether it was still there.
 
         Args:
             claimed: The message.
             died: Its worker died while it held it.
+            was_begun: Its worker ran it, so that this is a further attempt.
             front: It is the next to be taken, as it was before.
         """
         keys = [*self._records, self._leases, self._taken(claimed.lease), self._counts, claimed.lease.list_key]
         args: list[Argument] = [
             str(claimed.lease),
-            json.dumps(further_attempt(claimed.message, died=died)),
+            json.dumps(_handed_out_again(claimed.message, died=died, was_begun=was_begun)),
             "front" if front else "back",
             delivery_keys.TAKEN_TTL_S,
             "redelivered" if died else "handed_back",
@@ -249,11 +250,11 @@ def is_waiting(message: Message) -> bool:
     return bool(headers_of(message).get(_WAITS_HEADER))
 
 
-def further_attempt(message: Message, *, died: bool) -> Message:
+def _handed_out_again(message: Message, *, died: bool, was_begun: bool) -> Message:
     """The message as it is handed out once more: under another tag, so that its last holder can settle it no more."""
     headers = {name: value for name, value in headers_of(message).items() if name != _WAITS_HEADER}
     attempt = headers.get(ATTEMPT_HEADER, 1)
-    headers |= {"redelivered": True, ATTEMPT_HEADER: (attempt if isinstance(attempt, int) else 1) + 1}
+    headers |= {"redelivered": True, ATTEMPT_HEADER: (attempt if isinstance(attempt, int) else 1) + was_begun}
     if died:
         headers[DEATHS_HEADER] = deaths_of(message) + 1
     properties = {**cast(Message, message["properties"]), "delivery_tag": str(uuid4())}

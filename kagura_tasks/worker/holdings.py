@@ -25,6 +25,7 @@ class Holdings:
         self._held: dict[str, Held] = {}
         self._settled: list[Lease] = []
         self._returning: dict[str, Lease] = {}
+        self._begun: set[str] = set()
         self._killers: set[str] = set()
 
     def __contains__(self, tag: str) -> bool:
@@ -50,12 +51,14 @@ class Holdings:
     def drop(self, tag: str) -> Held | None:
         """Hold it no longer, whatever becomes of it; what it was, if it was held."""
         with self._guard:
+            self._begun.discard(tag)
             self._killers.discard(tag)
             return self._held.pop(tag, None)
 
     def settle(self, tag: str) -> bool:
         """It is done: the server is told soon. Whether it was held."""
         with self._guard:
+            self._begun.discard(tag)
             held = self._held.pop(tag, None)
             if held is not None:
                 self._settled.append(held.lease)
@@ -92,7 +95,18 @@ class Holdings:
     def returned(self, lease: Lease) -> None:
         """This one was given back."""
         with self._guard:
+            self._begun.discard(lease.tag)
             self._returning.pop(lease.tag, None)
+
+    def begin(self, tag: str) -> None:
+        """The pool began to run this one."""
+        with self._guard:
+            if tag in self._held:
+                self._begun.add(tag)
+
+    def is_begun(self, tag: str) -> bool:
+        """The pool began to run this one."""
+        return tag in self._begun
 
     def blame(self, tag: str) -> None:
         """A child of this process died while it ran this one."""

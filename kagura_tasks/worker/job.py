@@ -70,7 +70,7 @@ class Job:
         request: What is asked for.
         task_id: The task that asks; it keeps its flight through retries and redeliveries.
         delivery_tag: The message that brought it; whoever is given the task next gets it under another tag.
-        attempt: How often the message was handed out, from 1.
+        attempt: How often the message was handed out and begun, this time included.
         looked_up: Somebody has looked into the cache, and counted the miss.
         is_streamed: The text is published while it is written.
         tries: What earlier deliveries tried; None on the first.

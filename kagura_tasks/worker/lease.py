@@ -203,7 +203,7 @@ class LeaseKeeper:
         # The first of them shall be the next to be taken, so it is put in front last.
         for lease in reversed(leases):
             if lease in found:
-                self.deliveries.restore(found[lease], died=False)
+                self.deliveries.restore(found[lease], died=False, was_begun=self.holdings.is_begun(lease.tag))
             self.holdings.returned(lease)
 
 

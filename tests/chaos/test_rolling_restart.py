@@ -25,7 +25,29 @@ def test_a_rolling_restart_loses_and_repeats_nothing(scene: Scene, pool: str, pr
     scene.until_settled()
     assert set(scene.calls().values()) == {1}
     assert len(scene.calls()) == 60
-    assert all(result.get(timeout_s=5).attempts == 1 for result in results)
+    assert {result.get(timeout_s=5).attempts for result in results} == {1}
+
+
+def test_what_was_not_begun_is_no_attempt(scene: Scene, pool: str, prompt: str):
+    """A worker that stops hands back what it has fetched beyond its slots, too: nobody tried to answer that."""
+    scene.stub.script(text="From the other.")
+    scene.stub.script(when="first", times=1, delay_s=60)
+    (stopping,) = scene.workers(
+        1,
+        pool,
+        concurrency=1,
+        environment={"KAGURA_TASKS_SHUTDOWN_TIMEOUT_S": "1"},
+        arguments=("--prefetch-multiplier=3",),
+    )
+    prompts = [f"{prompt} {which}" for which in ("first", "second", "third")]
+    results = [scene.client.submit(one) for one in prompts]
+    scene.until_called(prompts[0])
+    until(lambda: scene.redis.hlen("unacked") == 3, what="three messages that it holds")
+    assert stopping.terminate() == 0
+    scene.workers(1, pool)
+    assert answers(results) == ["From the other."] * 3
+    assert [result.get(timeout_s=5).attempts for result in results] == [2, 1, 1]
+    assert scene.calls() == {prompts[0]: 2, prompts[1]: 1, prompts[2]: 1}
 
 
 def test_a_call_that_outlasts_the_shutdown_is_handed_back(scene: Scene, pool: str, prompt: str):

@@ -14,8 +14,7 @@ from kagura_tasks.settings import RedisUrl
 
 #: A parent that forks while a thread holds `lock`, or just so; what it does later is what its child does.
 _PROGRAM = """
-import os, sys, threading
-from contextlib import nullcontext
+import os, signal, sys, threading
 from pathlib import Path
 from kagura_tasks.cache.disk import DiskBackend
 from kagura_tasks.cache.memory import MemoryBackend
@@ -39,6 +38,7 @@ thread.start()
 held.wait()
 child = os.fork()
 if not child:
+    signal.alarm(30)  # one that waits for ever must not outlive the test
     with lock:
         os._exit(7)
 done.set()

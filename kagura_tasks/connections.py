@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from kagura_tasks.errors import RedisUnreachable
-from kagura_tasks.loops import PerLoop, at_the_end
+from kagura_tasks.loops import PerLoop, at_loop_end
 from kagura_tasks.redis_line import Line, packed
 from kagura_tasks.redis_loans import Loans
 from kagura_tasks.redis_types import AsyncRedis, SyncRedis
@@ -48,7 +48,7 @@ _StockAsyncRedis: Any = redis.asyncio.Redis
 
 _async_clients = PerLoop(dict[tuple[RedisUrl, float], AsyncRedis])
 _closers = PerLoop(list[Callable[[], Awaitable[None]]])
-_ends = PerLoop(lambda: at_the_end(close_async_clients))
+_ends = PerLoop(lambda: at_loop_end(close_async_clients))
 
 
 @lru_cache(maxsize=32)

@@ -20,7 +20,7 @@ _known: Final = WeakSet[Inherited]()
 
 
 def watch_forks(one: Inherited) -> None:
-    """Call its `on_fork` in every forked child, before all else, for as long as it lives."""
+    """Call its `on_fork` in every forked child, for as long as it lives."""
     _known.add(one)
 
 

@@ -44,7 +44,7 @@ class PerLoop(Generic[T]):
         self._by_loop.clear()
 
 
-def at_the_end(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+def at_loop_end(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
     """Let the running loop await this when `asyncio.run`, or whatever else runs it, ends it. Keep what is returned.
 
     Asyncio has no callback for that, but closes the asynchronous generators that are open, to which it holds weak

@@ -107,7 +107,7 @@ class DiskBackend:
         """See CacheBackend."""
         with self._lock:
             if self._connection is not None:
-                self._connection.close()
+                _ = self._closing()
                 self._connection = None
 
     def on_fork(self) -> None:

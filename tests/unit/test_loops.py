@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from kagura_tasks.loops import LoopThread, PerLoop, at_the_end
+from kagura_tasks.loops import LoopThread, PerLoop, at_loop_end
 from tests.support.wait import until
 
 
@@ -78,7 +78,7 @@ def test_who_runs_a_loop_closes_what_it_had(how: str):
         closed.append(asyncio.get_running_loop().is_running())
 
     async def work() -> None:
-        kept.append(at_the_end(close))
+        kept.append(at_loop_end(close))
         if how == "raises":
             raise KeyError
         if how == "is over":
